@@ -1,0 +1,55 @@
+"""Configure the evaluation after every stage, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pipeline.config.sampling import DecodingSection
+from pipeline.config.schema import Problem, Section
+from pipeline.config.source import Source
+
+
+@dataclass(frozen=True)
+class EvaluateSection(Section):
+    """Configure ``evaluate``: the same examples in the same order for every stage."""
+
+    tasks: list[str] = field(default_factory=list)
+    """``tiny`` (the tiny world's), folders of lm_eval YAMLs, .jsonl files, or lm_eval names."""
+    shots: list[int] = field(default_factory=lambda: [0, 1, 5])
+    """Numbers of examples shown before a question."""
+    limit: int | None = None
+    """Documents a task, the first ones; null is all."""
+    batch_size: int = 32
+    """Sequences a forward pass."""
+    perplexity: list[Source] = field(default_factory=list)
+    """Held-out text."""
+    perplexity_documents: int = 200
+    """Documents of held-out text."""
+    prompts: list[Source] = field(default_factory=list)
+    """Held-out prompts that instruction following is measured on."""
+    decoding: DecodingSection = field(default_factory=DecodingSection)
+    """How the held-out prompts are answered."""
+    calibration_bins: int = 10
+    """Equal-mass bins of the expected calibration error."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield broken rules."""
+        if any(shots < 0 for shots in self.shots):
+            yield Problem("shots", "be 0 or more each", "Use [0, 1, 5].")
+        if self.limit is not None and self.limit < 1:
+            yield Problem("limit", "be 1 or more, or null", "Leave it out for all documents.")
+        if self.calibration_bins < 2:
+            yield Problem("calibration_bins", "be 2 or more", "Use 10.")
+
+
+@dataclass(frozen=True)
+class ReportSection(Section):
+    """Configure ``report``."""
+
+    title: str = "Steerline run"
+    """Heading of the page."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences that the page states up front, e.g. where the base comes from."""
+    samples: int = 12
+    """Prompts shown with each stage's answer side by side."""

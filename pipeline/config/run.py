@@ -1,0 +1,214 @@
+"""Load a run's configuration: one YAML, dotted overrides, and the variants of stages.
+
+A variant is a section named ``stage@name`` that holds only its departures from ``stage``. The
+string is its folder, its command and its key in ``results.json``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from pipeline.config.evaluate import EvaluateSection, ReportSection
+from pipeline.config.label import LabelSection
+from pipeline.config.ppo import PpoSection
+from pipeline.config.pretrain import PretrainSection
+from pipeline.config.reward import RewardSection
+from pipeline.config.sampling import SampleSection
+from pipeline.config.schema import Section, build, parse_scalar, read_yaml, to_plain
+from pipeline.config.sft import SftSection
+from pipeline.errors import ConfigError, nearest
+
+SECTIONS: dict[str, type[Section]] = {
+    "pretrain": PretrainSection,
+    "sft": SftSection,
+    "sample": SampleSection,
+    "label": LabelSection,
+    "reward": RewardSection,
+    "ppo": PpoSection,
+    "evaluate": EvaluateSection,
+    "report": ReportSection,
+}
+"""The stages in the order of the line, with their sections."""
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+@dataclass(frozen=True)
+class TopLevel(Section):
+    """Hold the keys that stand outside the sections."""
+
+    run_dir: str
+    """Folder that the stages write their folders in."""
+    seed: int = 0
+    """Seed of everything random."""
+    base: str | None = None
+    """Base model: a Hugging Face name, a folder, or a .gguf file; null trains from scratch."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Hold a run's whole, resolved configuration.
+
+    Attributes:
+        top: run folder, seed and base.
+        stages: stage or variant name to its section, in the order of the line.
+    """
+
+    top: TopLevel
+    stages: Mapping[str, Section]
+
+    @property
+    def run_dir(self) -> Path:
+        """Return the folder that holds the stages' folders."""
+        return Path(self.top.run_dir)
+
+    @property
+    def seed(self) -> int:
+        """Return the run's seed."""
+        return self.top.seed
+
+    def section(self, name: str, kind: type[SectionT]) -> SectionT:
+        """Return the section of a stage or variant, checked to be of its kind.
+
+        Raises:
+            ConfigError: if the run has no such stage, or it is of another kind.
+        """
+        if name not in self.stages:
+            raise ConfigError(f"This run has no stage '{name}'.{nearest(name, self.stages)}")
+        section = self.stages[name]
+        if not isinstance(section, kind):
+            raise ConfigError(
+                f"Stage '{name}' is a {stage_of(name)}, where a {kind.__name__} is asked for. "
+                "Name a stage of that kind."
+            )
+        return section
+
+    def with_stage(self, name: str, **changes: Any) -> RunConfig:
+        """Return a copy with fields of one section replaced."""
+        section: Section = dataclasses.replace(self.stages[name], **changes)  # type: ignore[type-var]
+        return dataclasses.replace(self, stages={**self.stages, name: section})
+
+    def to_plain(self, stage: str | None = None) -> dict[str, Any]:
+        """Return plain values for YAML: everything, or what one stage depends on."""
+        plain = to_plain(self.top)
+        names = self.stages if stage is None else [stage]
+        return {**plain, **{name: to_plain(self.stages[name]) for name in names}}
+
+    def dump(self) -> str:
+        """Return the fully resolved configuration as YAML."""
+        return yaml.safe_dump(self.to_plain(), sort_keys=False, allow_unicode=True)
+
+
+def stage_of(name: str) -> str:
+    """Return the stage that a variant departs from: ``ppo`` for ``ppo@no_ptx``."""
+    return name.split("@", 1)[0]
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML and apply ``key=value`` overrides.
+
+    Raises:
+        ConfigError: one line for whatever is wrong, with the path, the value and the nearest name.
+    """
+    tree = read_yaml(Path(path))
+    for override in overrides:
+        _override(tree, override)
+    return resolve(tree)
+
+
+def resolve(tree: Mapping[str, Any]) -> RunConfig:
+    """Build the configuration from a parsed tree.
+
+    Raises:
+        ConfigError: for an unknown key, an ill-typed value, or a reference to a missing stage.
+    """
+    top_names = {field.name for field in dataclasses.fields(TopLevel)}
+    for key in tree:
+        stage, at, variant = str(key).partition("@")
+        known = stage in SECTIONS and (not at or _is_name(variant))
+        if not known and (at or key not in top_names):
+            raise ConfigError(f"{key} is no known key.{nearest(str(key), {*top_names, *SECTIONS})}")
+    top = build(TopLevel, {key: tree[key] for key in tree if key in top_names}, "")
+    stages: dict[str, Section] = {}
+    for stage, section in SECTIONS.items():
+        shared = tree.get(stage)
+        stages[stage] = build(section, shared, stage)
+        for key in tree:
+            if stage_of(str(key)) == stage and key != stage:
+                merged = _merge(shared or {}, tree[key] or {}, str(key))
+                stages[str(key)] = build(section, merged, str(key))
+    config = RunConfig(top, stages)
+    _check_references(config)
+    return config
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and all(letter.isalnum() or letter in "_-" for letter in text)
+
+
+def _merge(shared: Mapping[str, Any], own: object, path: str) -> dict[str, Any]:
+    if not isinstance(own, Mapping):
+        raise ConfigError(f"{path} must be a mapping of departures, got {own!r}. Write keys below.")
+    merged = dict(shared)
+    for key, value in own.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value, f"{path}.{key}") if both else value
+    return merged
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        raise ConfigError(f"Override '{override}' must have the form key=value. Mend it.")
+    *parents, last = dotted.split(".")
+    node: Any = tree
+    for depth, key in enumerate(parents, start=1):
+        if node.get(key) is None:
+            node[key] = {}
+        node = node[key]
+        if not isinstance(node, dict):
+            path = ".".join(parents[:depth])
+            raise ConfigError(
+                f"{path} holds no keys, so '{override}' cannot be set. Mend the path."
+            )
+    node[last] = parse_scalar(text, f"override '{override}'")
+
+
+def _check_references(config: RunConfig) -> None:
+    """Check that every stage that a section names exists and is of the right kind."""
+    trained = {
+        "sft": ("pretrain", "sft"),
+        "reward": ("pretrain", "sft"),
+        "ppo": ("pretrain", "sft"),
+    }
+    for name, section in config.stages.items():
+        init = getattr(section, "init", None)
+        # A stage that the YAML leaves out may refer to another that it leaves out as well.
+        if init is not None and not (name == "ppo" and not config.stages["ppo"].prompts):  # type: ignore[attr-defined]
+            _check_reference(config, f"{name}.init", init, trained[stage_of(name)])
+        if isinstance(section, PpoSection):
+            _check_reference(config, f"{name}.reward", section.reward, ("reward",))
+        if isinstance(section, SampleSection):
+            for stage in section.stages:
+                _check_reference(config, f"{name}.stages", stage, ("pretrain", "sft", "ppo"))
+    pretrain = config.section("pretrain", PretrainSection)
+    if config.top.base is None and pretrain.tokens == 0:
+        raise ConfigError(
+            "pretrain.tokens must be positive when base is null, got 0. "
+            "Set the tokens to train on, or name a base to load."
+        )
+
+
+def _check_reference(config: RunConfig, path: str, name: str, kinds: tuple[str, ...]) -> None:
+    if name not in config.stages or stage_of(name) not in kinds:
+        valid = [stage for stage in config.stages if stage_of(stage) in kinds]
+        raise ConfigError(
+            f"{path} must name a {' or '.join(kinds)} stage of this run, got {name!r}."
+            f"{nearest(name, valid)}"
+        )

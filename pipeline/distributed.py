@@ -1,0 +1,133 @@
+"""Meet accelerate and ``torch.distributed``: here, and nowhere else.
+
+A stage is written for one process; ``Workers`` tells it which one it is, and carries what must
+cross processes. On a machine without a GPU the processes join over gloo.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+from torch import Tensor, nn
+
+from pipeline.config.training import Precision
+
+ResultT = TypeVar("ResultT")
+DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float64": torch.float64}
+
+
+def use_cpu() -> bool:
+    """Tell whether the stages compute on the CPU: there is no accelerator, or it is hidden."""
+    return not torch.accelerator.is_available() or os.environ.get("ACCELERATE_USE_CPU") == "true"
+
+
+class Workers:
+    """Hold the processes of a stage, and this one's place among them.
+
+    Args:
+        precision: ``bf16`` computes under autocast with float32 weights; else the weights' type.
+    """
+
+    def __init__(self, precision: Precision = "float32") -> None:
+        self.accelerator = Accelerator(
+            cpu=use_cpu(),
+            mixed_precision="bf16" if precision == "bf16" else "no",
+            # A parameter without a gradient (a pooling layer, a frozen base) must not stop a step.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=False)],
+        )
+
+    @property
+    def rank(self) -> int:
+        """This process's number, from 0."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def world_size(self) -> int:
+        """How many processes there are."""
+        return int(self.accelerator.num_processes)
+
+    @property
+    def device(self) -> torch.device:
+        """The device this process computes on."""
+        device: torch.device = self.accelerator.device
+        return device
+
+    @property
+    def device_name(self) -> str:
+        """What the stage computes on, for the manifest."""
+        if self.device.type == "cuda":
+            return f"{torch.cuda.get_device_name(self.device)} ({self.device})"
+        return f"{self.device.type}, {torch.get_num_threads()} threads"
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        self.accelerator.wait_for_everyone()
+
+    def on_main(self, work: Callable[[], ResultT]) -> ResultT:
+        """Do the work on rank 0 alone and give its result, or its error, to every process."""
+        if self.world_size == 1:
+            return work()
+        outcome: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                outcome[0] = work()
+            except Exception as error:
+                outcome[1] = error
+        broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise outcome[1]
+        result: ResultT = outcome[0]
+        return result
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """Concatenate every rank's rows, ``[local, ...]`` to ``[global, ...]``, in rank order."""
+        if self.world_size == 1:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.world_size)]
+        torch.distributed.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    def largest(self, number: int) -> int:
+        """Return the largest of the ranks' numbers."""
+        if self.world_size == 1:
+            return number
+        return int(self.gather_rows(torch.tensor([number], device=self.device)).max())
+
+    def total(self, values: Tensor) -> Tensor:
+        """Sum a tensor over the processes, elementwise."""
+        if self.world_size == 1:
+            return values
+        values = values.clone()
+        torch.distributed.all_reduce(values)
+        return values
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Place a trained model on the device and average its gradients over the processes."""
+        wrapped: nn.Module = self.accelerator.prepare_model(model)
+        return wrapped
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Place a frozen model on the device."""
+        model.requires_grad_(False)
+        return model.to(self.device).eval()
+
+    def unwrap(self, model: nn.Module) -> Any:
+        """Return the model under the wrappers, for generation and saving."""
+        return self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+
+    @contextlib.contextmanager
+    def accumulating(self, model: nn.Module, *, last: bool) -> Iterator[None]:
+        """Exchange gradients between processes only in the last of several backward passes."""
+        with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+            yield
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
+        """Compute in the stage's precision."""
+        context: contextlib.AbstractContextManager[None] = self.accelerator.autocast()
+        return context

@@ -1,0 +1,501 @@
+"""Keep a stage's folder: its manifest, configuration, metrics, checkpoints and model.
+
+``open_stage`` decides what a command does with a stage: skip it (complete and unchanged), resume
+it (cut, with a checkpoint), start it, or refuse (its inputs changed). The manifest is on disk from
+the first moment and says ``running``, ``complete`` or ``failed``; its ``parents`` and ``sources``
+are hashes, so the lineage of any checkpoint can be walked back to its labels and data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import fcntl
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+
+import yaml
+
+from pipeline.artifacts import (
+    begin_folder,
+    fill_folder,
+    hash_file,
+    hash_text,
+    partial_path,
+    seal_folder,
+    verify_folder,
+    write_json,
+    write_text,
+)
+from pipeline.config.run import RunConfig
+from pipeline.errors import RunError
+
+ResultT = TypeVar("ResultT")
+PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "lm_eval")
+
+
+class Crew(Protocol):
+    """The processes that run a stage together."""
+
+    @property
+    def rank(self) -> int:
+        """This process's number, from 0."""
+
+    @property
+    def world_size(self) -> int:
+        """How many processes there are."""
+
+    @property
+    def device_name(self) -> str:
+        """What the stage computes on."""
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+
+    def on_main(self, work: Callable[[], ResultT]) -> ResultT:
+        """Do the work on rank 0 alone and give its result, or its error, to every process."""
+
+
+class Alone:
+    """Be the crew of a stage that needs no other process, and no torch."""
+
+    rank = 0
+    world_size = 1
+    device_name = "cpu"
+
+    def wait(self) -> None:
+        """Return at once."""
+
+    def on_main(self, work: Callable[[], ResultT]) -> ResultT:
+        """Do the work."""
+        return work()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Say what a stage is, what it was made from, and how far it got.
+
+    Attributes:
+        stage: stage or variant name.
+        status: ``running``, ``complete`` or ``failed``.
+        config_hash: hash of seed, base and the stage's resolved section.
+        parents: stage to the hash of its manifest when this stage started.
+        sources: data source to the hash of its content.
+        metrics: final figures.
+        model_hash: hash of ``model/``, empty where the stage makes none.
+    """
+
+    stage: str
+    status: Literal["running", "complete", "failed"]
+    seed: int
+    config_hash: str
+    parents: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    started: str = ""
+    finished: str = ""
+    seconds: float = 0.0
+    packages: Mapping[str, str] = field(default_factory=dict)
+    git_commit: str = ""
+    device: str = "cpu"
+    world_size: int = 1
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    model_hash: str = ""
+    error: str = ""
+
+    def write(self, folder: Path) -> None:
+        """Replace ``manifest.json`` in one step."""
+        write_json(folder / "manifest.json", dataclasses.asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest | None:
+        """Return a stage's manifest, or None where there is none yet.
+
+        Raises:
+            RunError: if the file is there and cannot be read.
+        """
+        path = folder / "manifest.json"
+        if not path.is_file():
+            return None
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (json.JSONDecodeError, TypeError) as error:
+            raise RunError(
+                f"{path} is no manifest of this version ({error}). Run the stage with --force."
+            ) from error
+
+
+class MetricsLog:
+    """Append to ``metrics.jsonl``, from rank 0 only, one JSON object a logged step."""
+
+    def __init__(self, path: Path, *, enabled: bool) -> None:
+        self._path = path
+        self._enabled = enabled
+
+    def rewind(self, step: int) -> None:
+        """Drop what was logged after ``step``: a resumed stage logs it again."""
+        if not self._enabled or not self._path.is_file():
+            return
+        kept = [line for line in self._complete_lines() if json.loads(line)["step"] <= step]
+        write_text(self._path, "".join(kept))
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """Log the figures of one step."""
+        if self._enabled:
+            with self._path.open("a", encoding="utf-8") as out:
+                out.write(json.dumps({"step": step, **values}) + "\n")
+
+    def _complete_lines(self) -> list[str]:
+        with self._path.open(encoding="utf-8") as lines:
+            return [line for line in lines if line.endswith("\n")]
+
+
+@dataclass
+class StageRun:
+    """Hold one stage's open folder.
+
+    Attributes:
+        skip: the stage is complete and its inputs are the same: nothing is to be done.
+        resume_step: the step of the checkpoint to go on from; 0 starts afresh.
+    """
+
+    name: str
+    folder: Path
+    crew: Crew
+    manifest: Manifest
+    skip: bool = False
+    resume_step: int = 0
+
+    def __post_init__(self) -> None:
+        """Open the logs."""
+        main = self.crew.rank == 0
+        self.metrics = MetricsLog(self.folder / "metrics.jsonl", enabled=main)
+        self.samples = MetricsLog(self.folder / "samples.jsonl", enabled=main)
+
+    @property
+    def model_dir(self) -> Path:
+        """Return where the stage's model stands once it is complete."""
+        return self.folder / "model"
+
+    @property
+    def resume_from(self) -> Path | None:
+        """Return the checkpoint to go on from, verified."""
+        return checkpoint_path(self.folder, self.resume_step) if self.resume_step else None
+
+    @contextlib.contextmanager
+    def checkpoint(self, step: int, keep: int) -> Iterator[Path]:
+        """Yield a folder that every process writes its part in; sealed when all have.
+
+        Older checkpoints beyond ``keep`` are removed afterwards.
+        """
+        path = checkpoint_path(self.folder, step)
+        self.crew.on_main(lambda: begin_folder(path))
+        yield partial_path(path)
+        self.crew.wait()
+        self.crew.on_main(lambda: self._seal(path, keep))
+
+    def _seal(self, path: Path, keep: int) -> None:
+        seal_folder(path)
+        for old in list_checkpoints(self.folder)[:-keep]:
+            shutil.rmtree(checkpoint_path(self.folder, old))
+
+    def save_model(self, write: Callable[[Path], None], name: str = "model") -> None:
+        """Let rank 0 write a model's folder, and seal it."""
+
+        def fill() -> None:
+            with fill_folder(self.folder / name) as partial:
+                write(partial)
+
+        self.crew.on_main(fill)
+
+    def note_sources(self, sources: Mapping[str, str]) -> None:
+        """Record sources that are known only once they were read (a hub's fingerprint)."""
+        self.manifest = dataclasses.replace(
+            self.manifest, sources={**self.manifest.sources, **sources}
+        )
+        if self.crew.rank == 0:
+            self.manifest.write(self.folder)
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Mark the stage complete with its final figures."""
+        model = self.model_dir / "hashes.json"
+        started = datetime.datetime.fromisoformat(self.manifest.started)
+        now = _now()
+        self.manifest = dataclasses.replace(
+            self.manifest,
+            status="complete",
+            finished=now.isoformat(),
+            seconds=round((now - started).total_seconds(), 3),
+            metrics=dict(metrics),
+            model_hash=hash_file(model) if model.is_file() else "",
+        )
+        if self.crew.rank == 0:
+            self.manifest.write(self.folder)
+        self.crew.wait()
+
+
+@contextlib.contextmanager
+def open_stage(
+    config: RunConfig,
+    name: str,
+    *,
+    parents: Sequence[str] = (),
+    sources: Mapping[str, str] | None = None,
+    crew: Crew | None = None,
+    force: bool = False,
+    grows: bool = False,
+) -> Iterator[StageRun]:
+    """Open a stage's folder, and tell the truth in its manifest whatever happens inside.
+
+    Args:
+        config: the run's configuration.
+        name: stage or variant.
+        parents: stages that must be complete, in this run's folder.
+        sources: data source to hash.
+        crew: the processes at work; one alone by default.
+        force: overwrite a folder whose inputs changed.
+        grows: the stage gains parents over time (an evaluation); new ones need no force.
+
+    Raises:
+        RunError: if a parent is not complete, another process is at work in the folder, its
+            checkpoint is damaged, or its inputs changed and ``force`` is not given.
+    """
+    crew = crew or Alone()
+    folder = config.run_dir / name
+
+    with _locked(folder, crew):
+        wanted = crew.on_main(lambda: _describe(config, name, parents, sources or {}, crew))
+        decision = crew.on_main(lambda: _decide(config, wanted, force=force, grows=grows))
+        run = StageRun(name, folder, crew, *decision)
+        if run.skip:
+            yield run
+            return
+        run.metrics.rewind(run.resume_step)
+        run.samples.rewind(run.resume_step)
+        crew.wait()
+        try:
+            yield run
+        except BaseException as error:
+            if crew.rank == 0:
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                dataclasses.replace(run.manifest, status="failed", error=reason).write(folder)
+            raise
+
+
+class _Decision(NamedTuple):
+    """Say what a command does with a stage's folder."""
+
+    manifest: Manifest
+    skip: bool
+    resume_step: int
+
+
+def _describe(
+    config: RunConfig,
+    name: str,
+    parents: Sequence[str],
+    sources: Mapping[str, str],
+    crew: Crew,
+) -> Manifest:
+    return Manifest(
+        stage=name,
+        status="running",
+        seed=config.seed,
+        config_hash=config_hash(config, name),
+        parents={parent: hash_parent(config, name, parent) for parent in parents},
+        sources=dict(sources),
+        started=_now().isoformat(),
+        packages=_packages(),
+        git_commit=_git_commit(),
+        device=crew.device_name,
+        world_size=crew.world_size,
+    )
+
+
+def _decide(config: RunConfig, wanted: Manifest, *, force: bool, grows: bool) -> _Decision:
+    folder = config.run_dir / wanted.stage
+    found = Manifest.read(folder)
+    if found is not None:
+        changed = changes(config, found, wanted, grows=grows)
+        if changed and not force and _holds_work(folder, found):
+            raise RunError(
+                f"{folder} was made from other inputs: {'; '.join(changed)}. "
+                "Run it with --force to overwrite it, or choose another run_dir."
+            )
+        complete = found.status == "complete" and not changed and not force
+        if complete and dict(found.parents) == dict(wanted.parents):
+            return _Decision(found, skip=True, resume_step=0)
+        if force or changed:
+            _empty(folder)
+    step = _latest_checkpoint(folder, wanted.stage)
+    if found is not None and step:
+        wanted = dataclasses.replace(wanted, started=found.started)
+    write_text(folder / "config.yaml", config.dump())
+    wanted.write(folder)
+    return _Decision(wanted, skip=False, resume_step=step)
+
+
+def changes(config: RunConfig, found: Manifest, wanted: Manifest, *, grows: bool) -> list[str]:
+    """Say in words which inputs of a stage differ from those that its folder was made from."""
+    said: list[str] = []
+    if found.config_hash != wanted.config_hash:
+        said.append(_config_change(config, found.stage))
+    for kind, old, new in (
+        ("stage", found.parents, wanted.parents),
+        ("data", found.sources, wanted.sources),
+    ):
+        for key in sorted({*old, *new}):
+            missing = key not in old
+            if old.get(key) != new.get(key) and not (grows and missing) and key in new:
+                said.append(f"{kind} {key} {'is new' if missing else 'has changed'}")
+            elif key not in new and kind == "stage":
+                said.append(f"stage {key} is gone")
+    return said
+
+
+def _config_change(config: RunConfig, name: str) -> str:
+    path = config.run_dir / name / "config.yaml"
+    old = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    before, after = _flatten(old), _flatten(config.to_plain(name))
+    keys = [key for key in after if before.get(key) != after[key] and key != "run_dir"]
+    if not keys:
+        return "its configuration"
+    return ", ".join(f"{key} {before.get(key)!r} -> {after[key]!r}" for key in keys[:3])
+
+
+def _flatten(tree: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping) or not tree:
+        return {path: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_flatten(value, f"{path}.{key}" if path else str(key)))
+    return flat
+
+
+def config_hash(config: RunConfig, name: str) -> str:
+    """Hash what a stage depends on: seed, base and its own section, not the folder's path."""
+    plain = config.to_plain(name)
+    del plain["run_dir"]
+    return hash_text(json.dumps(plain, sort_keys=True))
+
+
+def hash_parent(config: RunConfig, name: str, parent: str) -> str:
+    """Return the hash of a complete parent's manifest.
+
+    Raises:
+        RunError: if the parent is not complete.
+    """
+    folder = config.run_dir / parent
+    manifest = Manifest.read(folder)
+    if manifest is None:
+        raise RunError(
+            f"No model or data in {folder}, which {name} needs. "
+            f"Run 'steerline {parent} CONFIG' first."
+        )
+    if manifest.status != "complete":
+        raise RunError(
+            f"{folder} is {manifest.status}, and {name} needs it complete. "
+            f"Run 'steerline {parent} CONFIG' first."
+        )
+    return hash_file(folder / "manifest.json")
+
+
+def model_of(config: RunConfig, name: str) -> Path:
+    """Return the folder of a complete stage's model, verified against its hashes.
+
+    Raises:
+        RunError: if the stage is not complete or a file of its model is damaged.
+    """
+    hash_parent(config, "this command", name)
+    path = config.run_dir / name / "model"
+    verify_folder(path, f"Run 'steerline {name} CONFIG --force' to make it again.")
+    return path
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return the folder of one checkpoint."""
+    return folder / "checkpoints" / f"step-{step:08d}"
+
+
+def list_checkpoints(folder: Path) -> list[int]:
+    """Return the steps of the sealed checkpoints, oldest first."""
+    return sorted(
+        int(path.name.removeprefix("step-")) for path in folder.glob("checkpoints/step-*")
+    )
+
+
+def _latest_checkpoint(folder: Path, name: str) -> int:
+    steps = list_checkpoints(folder)
+    if not steps:
+        return 0
+    path = checkpoint_path(folder, steps[-1])
+    before = f"step {steps[-2]}" if len(steps) > 1 else "the start"
+    verify_folder(path, f"Remove {path} to resume {name} from {before}.")
+    return steps[-1]
+
+
+def _holds_work(folder: Path, manifest: Manifest) -> bool:
+    return manifest.status == "complete" or bool(list_checkpoints(folder))
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != ".lock":
+            entry.unlink()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, crew: Crew) -> Iterator[None]:
+    """Hold the folder for this command; the lock goes with the process, however it ends."""
+    with contextlib.ExitStack() as held:
+        crew.on_main(lambda: held.enter_context(_lock(folder)))
+        yield
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise RunError(f"Cannot write in {folder} ({error.strerror}). Change run_dir.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(
+                f"Another process is at work in {folder}. Wait for it, or stop it."
+            ) from error
+        yield
+
+
+def _packages() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def _git_commit() -> str:
+    asked = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return asked.stdout.strip()
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(time.time(), datetime.UTC)

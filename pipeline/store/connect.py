@@ -1,0 +1,145 @@
+"""Open the label store's database and bring its tables to the current schema.
+
+SQLite by default, set up so that an acknowledged judgment survives a power cut and concurrent writers
+wait instead of failing: WAL, ``synchronous=FULL``, and ``BEGIN IMMEDIATE`` for every transaction that
+writes (a deferred BEGIN reads first and then fails with *database is locked* under contention). WAL needs
+a local disk. Other databases come by SQLAlchemy URL.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from pipeline.errors import StoreError
+
+BUSY_SECONDS = 30.0
+MIGRATIONS = Path(__file__).parent / "migrations"
+# Named apart from alembic's default, so that the store can share a database with another application.
+VERSION_TABLE = "label_store_version"
+# Any constant: the key under which concurrent openers of a PostgreSQL store take turns to migrate.
+MIGRATION_LOCK = 7_261_145
+
+
+def connect(url_or_path: str | Path, *, create: bool) -> Engine:
+    """Return an engine on a label store of the current schema.
+
+    Args:
+        url_or_path: a SQLAlchemy URL, or the path of a SQLite file.
+        create: whether to make a store where there is none.
+
+    Raises:
+        StoreError: if there is no store and ``create`` is False, the database cannot be reached, is
+            something else than a label store, or was written by a newer version.
+    """
+    url = _parse_url(url_or_path)
+    shown = url.database if _is_sqlite_file(url) else url.render_as_string(hide_password=True)
+    if _is_sqlite_file(url):
+        path = Path(str(url.database))
+        if not create and not path.is_file():
+            raise _no_store(shown)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        engine = create_engine(url)
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        raise StoreError(f"Label store {shown} needs a database driver: {error}.") from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    try:
+        _migrate(for_writing(engine), str(shown), create=create)
+    except DBAPIError as error:
+        engine.dispose()
+        reason = str(error.orig).strip().splitlines()[0]
+        raise StoreError(
+            f"Label store {shown} cannot be opened ({reason}). Check the path or URL."
+        ) from error
+    except StoreError:
+        engine.dispose()
+        raise
+    return engine
+
+
+def for_writing(engine: Engine) -> Engine:
+    """Return the engine, on the same pool, whose transactions take SQLite's write lock at BEGIN."""
+    return engine.execution_options(begin_immediate=True)
+
+
+def alembic_config(connection: Connection) -> Config:
+    """Return alembic's configuration for migrations that run on this connection."""
+    config = Config()
+    # Alembic reads the option through configparser, where a percent sign starts an interpolation.
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _parse_url(url_or_path: str | Path) -> URL:
+    if isinstance(url_or_path, Path) or "://" not in url_or_path:
+        return URL.create("sqlite", database=str(url_or_path))
+    try:
+        return make_url(url_or_path)
+    except ArgumentError as error:
+        # The text itself may hold a password and is not repeated.
+        raise StoreError(
+            "The label store's URL must have the form 'dialect://user@host/database'. Mend it."
+        ) from error
+
+
+def _is_sqlite_file(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+
+
+def _no_store(shown: str | None) -> StoreError:
+    return StoreError(f"No label store in {shown}. Run 'steerline sample' first.")
+
+
+def _set_up_sqlite(connection: Any, record: object) -> None:
+    del record
+    # The driver must not begin transactions by itself: _begin_sqlite does.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get("begin_immediate", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _migrate(engine: Engine, shown: str, *, create: bool) -> None:
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+        config = alembic_config(connection)
+        script = ScriptDirectory.from_config(config)
+        tables = set(inspect(connection).get_table_names())
+        if VERSION_TABLE not in tables:
+            if not create:
+                raise _no_store(shown)
+            if connection.dialect.name == "sqlite" and tables:
+                raise StoreError(
+                    f"{shown} must be a label store, got a database with other tables. "
+                    "Name another path."
+                )
+        else:
+            revision = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+            if revision == script.get_current_head():
+                return
+            if revision not in {known.revision for known in script.walk_revisions()}:
+                raise StoreError(
+                    f"Label store {shown} has schema {revision!r} of a newer version. "
+                    "Update Steerline."
+                )
+        command.upgrade(config, "head")

@@ -1,0 +1,1 @@
+"""Keep the label store's migrations, which run when a store is opened."""

@@ -1,0 +1,1 @@
+"""Keep one module a schema revision, oldest first."""

@@ -1,0 +1,277 @@
+"""Draw input-output pairs of the relations that the corpus, the prompts and the few-shot tasks share.
+
+A pair is one filled template: "Anna paints a red box." and "Anna painted a red box." The corpus shows
+pairs in blocks, prompts ask for the output in words, few-shot tasks offer it among rivals. Its entities
+are its combination, which belongs to one split.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.world.keyed import Split, split_of
+from pipeline.world.lexicon import (
+    ADJECTIVES,
+    ANIMALS,
+    CATEGORIES,
+    COLOURS,
+    HAPPY_EVENTS,
+    JOBS,
+    KIND_ADJECTIVES,
+    NUMBERS,
+    OBJECTS,
+    OPPOSITE,
+    PEOPLE,
+    RUDE_ADJECTIVES,
+    SAD_EVENTS,
+    SPOTS,
+    VERBS,
+    pluralize,
+    with_article,
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An input, its right output, and three wrong outputs that look like it."""
+
+    relation: str
+    entities: tuple[str, ...]
+    given: str
+    answer: str
+    rivals: tuple[str, str, str]
+
+    @property
+    def split(self) -> Split:
+        """Name the split that owns the combination."""
+        return split_of(self.relation, self.entities)
+
+
+def _past(rng: random.Random) -> Pair:
+    person, rival = rng.sample(PEOPLE, 2)
+    present, past = rng.choice(VERBS)
+    other_past = rng.choice([verb for _, verb in VERBS if verb != past])
+    noun = f"{rng.choice(('a', 'the'))} {rng.choice(COLOURS)} {rng.choice(OBJECTS)}"
+    return Pair(
+        "past",
+        (person, past, noun.split(" ", 1)[1]),
+        f"{person} {present} {noun}.",
+        f"{person} {past} {noun}.",
+        (
+            f"{person} {present} {noun}.",
+            f"{rival} {past} {noun}.",
+            f"{person} {other_past} {noun}.",
+        ),
+    )
+
+
+def _opposite(rng: random.Random) -> Pair:
+    word = rng.choice(ADJECTIVES)
+    wrong = rng.choice([other for other in ADJECTIVES if other not in (word, OPPOSITE[word])])
+    noun, other_noun = rng.sample(ANIMALS + OBJECTS, 2)
+    place = rng.choice(SPOTS)
+    text = "The {n} in the {p} is {a}."
+    return Pair(
+        "opposite",
+        (word, noun, place),
+        text.format(n=noun, p=place, a=word),
+        text.format(n=noun, p=place, a=OPPOSITE[word]),
+        (
+            text.format(n=noun, p=place, a=word),
+            text.format(n=noun, p=place, a=wrong),
+            text.format(n=other_noun, p=place, a=OPPOSITE[word]),
+        ),
+    )
+
+
+def _plural(rng: random.Random) -> Pair:
+    noun, wrong = rng.sample(ANIMALS + OBJECTS, 2)
+    colour, other = rng.sample(COLOURS, 2)
+    return Pair(
+        "plural",
+        (noun, colour),
+        f"{colour} {noun}",
+        f"{colour} {pluralize(noun)}",
+        (f"{colour} {noun}", f"{colour} {pluralize(wrong)}", f"{other} {pluralize(noun)}"),
+    )
+
+
+def _category(rng: random.Random) -> Pair:
+    name = rng.choice(list(CATEGORIES))
+    items = rng.sample(CATEGORIES[name], 3)
+    others = rng.sample([other for other in CATEGORIES if other != name], 2)
+    return Pair("category", tuple(items), ", ".join(items), name, (items[-1], others[0], others[1]))
+
+
+def _three_words(rng: random.Random) -> tuple[list[str], str]:
+    words = rng.sample(ANIMALS + OBJECTS + COLOURS, 4)
+    return words[:3], words[3]
+
+
+def _last(rng: random.Random) -> Pair:
+    words, other = _three_words(rng)
+    return Pair("last", tuple(words), ", ".join(words), words[2], (words[0], words[1], other))
+
+
+def _first(rng: random.Random) -> Pair:
+    words, other = _three_words(rng)
+    return Pair("first", tuple(words), ", ".join(words), words[0], (words[1], words[2], other))
+
+
+def _reverse(rng: random.Random) -> Pair:
+    words, other = _three_words(rng)
+    return Pair(
+        "reverse",
+        tuple(words),
+        " ".join(words),
+        " ".join(reversed(words)),
+        (
+            " ".join(words),
+            " ".join([words[2], words[0], words[1]]),
+            f"{words[2]} {words[1]} {other}",
+        ),
+    )
+
+
+def _repeat(rng: random.Random) -> Pair:
+    word, other = rng.sample(ANIMALS + OBJECTS + COLOURS + JOBS, 2)
+    count = rng.choice((2, 3, 4))
+    return Pair(
+        "repeat",
+        (word, NUMBERS[count - 1]),
+        f"{word} {NUMBERS[count - 1]} times",
+        " ".join([word] * count),
+        (" ".join([word] * (count + 1)), " ".join([other] * count), word),
+    )
+
+
+def _feeling(rng: random.Random) -> Pair:
+    mood, events = rng.choice((("happy", HAPPY_EVENTS), ("sad", SAD_EVENTS)))
+    person, colour, noun = rng.choice(PEOPLE), rng.choice(COLOURS), rng.choice(OBJECTS)
+    text = rng.choice(events).format(p=person, c=colour, o=noun)
+    return Pair(
+        "feeling",
+        (person, colour, noun),
+        text,
+        mood,
+        ("sad" if mood == "happy" else "happy", noun, colour),
+    )
+
+
+def _tone(rng: random.Random) -> Pair:
+    mood, words = rng.choice((("kind", KIND_ADJECTIVES), ("rude", RUDE_ADJECTIVES)))
+    person, job, place = rng.choice(PEOPLE), rng.choice(JOBS), rng.choice(SPOTS)
+    word = rng.choice(words)
+    return Pair(
+        "tone",
+        (person, job, place),
+        f"{person} is {with_article(word)} {job} in the {place}.",
+        mood,
+        ("rude" if mood == "kind" else "kind", job, place),
+    )
+
+
+def _extract(rng: random.Random) -> Pair:
+    person, animal, noun = rng.choice(PEOPLE), rng.choice(ANIMALS), rng.choice(OBJECTS)
+    place, colour = rng.choice(SPOTS), rng.choice(COLOURS)
+    past = rng.choice(("saw", "found", "drew", "painted"))
+    first, second = f"{with_article(colour)} {noun}", with_article(animal)
+    if rng.random() < 0.5:
+        first, second = second, first
+    what, answer = rng.choice(
+        (
+            ("animal", animal),
+            ("thing", noun),
+            ("place", place),
+            ("colour", colour),
+            ("name", person),
+        )
+    )
+    rivals = [word for word in (animal, noun, place, colour, person) if word != answer]
+    one, two, three = rng.sample(rivals, 3)
+    return Pair(
+        f"find_{what}",
+        (person, animal, noun, place, colour),
+        f"{person} {past} {first} and {second} in the {place}.",
+        answer,
+        (one, two, three),
+    )
+
+
+def _summary(rng: random.Random) -> Pair:
+    person, animal, noun = rng.choice(PEOPLE), rng.choice(ANIMALS), rng.choice(OBJECTS)
+    place, colour = rng.choice(SPOTS), rng.choice(COLOURS)
+    deed = rng.choice(("found", "bought", "lost"))
+    lines = [
+        rng.choice(
+            (f"One day {person} went to the {place}.", f"{person} was in the {place} all day.")
+        ),
+        f"{person} saw {with_article(animal)}.",
+        rng.choice(("The sun was warm.", "It was late.", "The day was long.")),
+        f"{person} {deed} a {colour} {noun}.",
+    ]
+    answer = f"{person} saw {with_article(animal)} and {deed} a {colour} {noun} in the {place}."
+    wrong = rng.choice([other for other in PEOPLE if other != person])
+    return Pair(
+        "summary",
+        (person, animal, noun, place, colour),
+        " ".join(lines),
+        answer,
+        (lines[1], lines[2], answer.replace(person, wrong)),
+    )
+
+
+def _reading(rng: random.Random) -> Pair:
+    people, nouns = rng.sample(PEOPLE, 3), rng.sample(OBJECTS, 3)
+    colours, places = rng.sample(COLOURS, 3), rng.sample(SPOTS, 3)
+    count = rng.choice((2, 2, 3))
+    chosen = rng.randrange(count)
+    person, noun, colour, place = (row[chosen] for row in (people, nouns, colours, places))
+    form = rng.choice(("who", "what", "colour", "where"))
+    if form == "where":
+        lines = [f"{people[i]} is in the {places[i]}." for i in range(count)]
+        question, answer, values = f"Where is {person}?", f"{person} is in the {place}.", places
+    else:
+        lines = [f"{people[i]} has a {colours[i]} {nouns[i]}." for i in range(count)]
+        question, answer, values = {
+            "who": (f"Who has the {noun}?", f"{person} has the {noun}.", people),
+            "what": (f"What does {person} have?", f"{person} has a {colour} {noun}.", nouns),
+            "colour": (f"Which colour is the {noun}?", f"The {noun} is {colour}.", colours),
+        }[form]
+    one, two = (value for index, value in enumerate(values) if index != chosen)
+    right = values[chosen]
+    rivals = (answer.replace(right, one), answer.replace(right, two), lines[1 - chosen % 2])
+    return Pair(
+        f"read_{form}",
+        (*people[:count], *nouns[:count], *colours[:count], *places[:count]),
+        " ".join(lines) + " " + question,
+        answer,
+        rivals,
+    )
+
+
+DRAWERS: dict[str, Callable[[random.Random], Pair]] = {
+    "past": _past,
+    "opposite": _opposite,
+    "plural": _plural,
+    "category": _category,
+    "last": _last,
+    "first": _first,
+    "reverse": _reverse,
+    "repeat": _repeat,
+    "feeling": _feeling,
+    "tone": _tone,
+    "find": _extract,
+    "summary": _summary,
+    "reading": _reading,
+}
+
+
+def draw_pair(relation: str, rng: random.Random, split: Split) -> Pair:
+    """Draw a pair of a relation whose combination belongs to ``split``."""
+    while True:
+        pair = DRAWERS[relation](rng)
+        if pair.split == split:
+            return pair
