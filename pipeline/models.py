@@ -1,0 +1,271 @@
+"""Make, load and save the models of the line: policy, reward model, value model.
+
+A policy is an ``AutoModelForCausalLM``; a reward model an ``AutoModelForSequenceClassification``
+with one label, whose ``config.score_offset`` is what demonstrations score on average; a value
+model an ``AutoModelForTokenClassification`` with one label. Weights come from safetensors or GGUF
+only, and no remote code runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from pipeline.artifacts import hash_file
+from pipeline.config.pretrain import ModelSection
+from pipeline.errors import ModelError
+from pipeline.formatting import Formatter
+from pipeline.tokenizer import CHAT_TEMPLATE, load_tokenizer
+
+PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+GGUF_ARCHITECTURES = ("llama",)
+
+
+class Base(NamedTuple):
+    """A model that was loaded, its tokenizer, and what is known of where it came from."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    origin: dict[str, str]
+
+
+def new_llama(
+    shape: ModelSection,
+    tokenizer: PreTrainedTokenizerBase,
+    context: int,
+    dtype: torch.dtype = torch.float32,
+) -> PreTrainedModel:
+    """Initialise a LLaMA of the given shape (a Mistral, the same block, with a sliding window).
+
+    Args:
+        shape: width, depth and heads.
+        tokenizer: gives vocabulary size and special tokens.
+        context: longest sequence, tokens.
+        dtype: of the weights.
+    """
+    rope = {"rope_type": "default", "rope_theta": shape.rope_theta}
+    options: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": shape.hidden_size,
+        "intermediate_size": shape.intermediate_size,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "num_key_value_heads": shape.num_kv_heads,
+        "max_position_embeddings": context,
+        "rope_parameters": {**rope, **(shape.rope_parameters or {})},
+        "tie_word_embeddings": shape.tie_embeddings,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    model: PreTrainedModel
+    if shape.sliding_window is None:
+        model = LlamaForCausalLM(LlamaConfig(**options))
+    else:
+        model = MistralForCausalLM(MistralConfig(**options, sliding_window=shape.sliding_window))
+    return model.to(dtype)
+
+
+def load_base(base: str, dtype: torch.dtype = torch.float32) -> Base:
+    """Load a base by a Hugging Face name, from a folder, or from a GGUF file.
+
+    Raises:
+        ModelError: for pickled weights, a GGUF of another architecture, or nothing to load.
+    """
+    path = Path(base)
+    if path.suffix == ".gguf":
+        return _load_gguf(path, dtype)
+    if path.is_dir():
+        refuse_pickle(path)
+    elif path.suffix in PICKLED:
+        raise ModelError(
+            f"{path} is a pickle, which can run code when it is opened. "
+            "Convert the weights to safetensors and give that folder."
+        )
+    elif path.is_absolute() or base.startswith((".", "~")):
+        raise ModelError(f"No model in {base}. Check the path.")
+    tokenizer = load_tokenizer(base)
+    model = _from_pretrained(AutoModelForCausalLM, base, dtype)
+    commit = str(getattr(model.config, "_commit_hash", None) or "")
+    origin = {"base": base, "format": "safetensors", "revision": commit}
+    return Base(model, _with_template(tokenizer), origin)
+
+
+def _load_gguf(path: Path, dtype: torch.dtype) -> Base:
+    if not path.is_file():
+        raise ModelError(f"No file {path}. Check the path of the GGUF.")
+    architecture, quantization = _read_gguf_header(path)
+    if architecture not in GGUF_ARCHITECTURES:
+        raise ModelError(
+            f"{path} must hold a model of architecture {' or '.join(GGUF_ARCHITECTURES)}, "
+            f"got {architecture!r}. Convert its safetensors instead."
+        )
+    tokenizer = load_tokenizer(path.parent, gguf_file=path.name)
+    model = _from_pretrained(AutoModelForCausalLM, path.parent, dtype, gguf_file=path.name)
+    # The weights are dequantized by now; the mark would forbid saving them.
+    for holder in (model, model.config):
+        for mark in ("hf_quantizer", "quantization_method", "quantization_config"):
+            if hasattr(holder, mark):
+                delattr(holder, mark)
+    model.is_quantized = False
+    origin = {
+        "base": path.name,
+        "format": f"gguf ({quantization}, dequantized)",
+        "sha256": hash_file(path),
+    }
+    return Base(model, _with_template(tokenizer), origin)
+
+
+def _read_gguf_header(path: Path) -> tuple[str, str]:
+    """Return a GGUF's architecture and its most frequent tensor type."""
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(path)
+        field = reader.get_field("general.architecture")
+        architecture = str(field.contents()) if field is not None else "unknown"
+        types = [tensor.tensor_type.name for tensor in reader.tensors]
+    except (ValueError, IndexError, OSError) as error:
+        raise ModelError(f"{path} is no readable GGUF ({error}). Download it again.") from error
+    return architecture, max(set(types), key=types.count) if types else "empty"
+
+
+def refuse_pickle(folder: Path) -> None:
+    """Refuse a folder whose weights are pickled.
+
+    Raises:
+        ModelError: if it holds pickled weights and no safetensors, or no weights at all.
+    """
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLED)
+    if pickled:
+        raise ModelError(
+            f"{folder} holds its weights as a pickle ({pickled[0]}), which can run code when it "
+            "is opened. Convert them to safetensors first."
+        )
+    raise ModelError(f"No model in {folder}: it holds no .safetensors file. Check the path.")
+
+
+def load_policy(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Load a causal language model from a stage's folder."""
+    refuse_pickle(path)
+    return _from_pretrained(AutoModelForCausalLM, path, dtype)
+
+
+def new_reward_model(
+    path: Path, formatter: Formatter, seed: int, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """Make a reward model of a policy: its trunk, and a new head of one output.
+
+    The head's weights are drawn from N(0, 1/sqrt(hidden_size + 1)) (N details, 8).
+    """
+    refuse_pickle(path)
+    model = _from_pretrained(
+        AutoModelForSequenceClassification,
+        path,
+        dtype,
+        num_labels=1,
+        pad_token_id=formatter.pad_id,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    weight = model.score.weight
+    head = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        weight.copy_(head / (model.config.hidden_size + 1) ** 0.5)
+    model.config.score_offset = 0.0
+    return model
+
+
+def load_reward_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Load a reward model from a stage's folder."""
+    refuse_pickle(path)
+    return _from_pretrained(AutoModelForSequenceClassification, path, dtype)
+
+
+def new_value_model(reward_path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Make a value model of a reward model: its trunk, its head, its offset as the bias."""
+    reward_model = load_reward_model(reward_path, dtype)
+    # Transformers' token classifier has dropout 0.1 unless told otherwise; PPO trains without.
+    config = AutoConfig.from_pretrained(reward_path, classifier_dropout=0.0, num_labels=1)
+    model = AutoModelForTokenClassification.from_config(config).to(dtype)
+    model.model.load_state_dict(reward_model.model.state_dict())
+    with torch.no_grad():
+        model.score.weight.copy_(reward_model.score.weight)
+        model.score.bias.fill_(-score_offset(reward_model))
+    return model
+
+
+def score_offset(reward_model: Any) -> float:
+    """Return what demonstrations score on average under the reward model."""
+    return float(getattr(reward_model.config, "score_offset", 0.0))
+
+
+def last_token(mask: Tensor) -> Tensor:
+    """Return the index of each row's last True, [batch], from a mask [batch, time]."""
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    return (positions * mask).argmax(dim=1)
+
+
+def score_sequences(reward_model: Any, ids: Tensor, mask: Tensor) -> Tensor:
+    """Score right-padded conversations at their last real token, before the offset.
+
+    Args:
+        reward_model: a sequence classifier with one label.
+        ids: token ids, [batch, time].
+        mask: True at real tokens, [batch, time].
+    Returns:
+        Scores before the offset, [batch].
+    """
+    trunk = reward_model.model
+    hidden = trunk(input_ids=ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
+    rows = torch.arange(ids.shape[0], device=ids.device)
+    scores: Tensor = reward_model.score(hidden[rows, last_token(mask)]).squeeze(-1)
+    return scores
+
+
+def save_model(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: str
+) -> None:
+    """Write safetensors, configuration, tokenizer, chat template and card to a folder."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _with_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Give a base without a chat template ours, if it knows the role tokens."""
+    known = tokenizer.get_vocab()
+    if not tokenizer.chat_template and "<|assistant|>" in known:
+        tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def _from_pretrained(
+    kind: Any, path: Path | str, dtype: torch.dtype, **options: Any
+) -> PreTrainedModel:
+    safe = {} if "gguf_file" in options else {"use_safetensors": True}
+    try:
+        model: PreTrainedModel = kind.from_pretrained(str(path), dtype=dtype, **safe, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"No model could be loaded from {path} ({reason}). "
+            "Give a folder with safetensors, or a model's name and a connection."
+        ) from error
+    return model
