@@ -84,6 +84,7 @@ def seal_folder(path: Path) -> None:
     for file in files:
         _sync(file)
     write_json(partial / HASHES, hashes)
+    _sync(partial)
     old = path.with_name(f".{path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():
@@ -104,7 +105,7 @@ def verify_folder(path: Path, advice: str) -> str:
         raise RunError(f"{path} is damaged: it has no {HASHES}. {advice}")
     try:
         hashes = json.loads(listing.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise RunError(f"{path} is damaged: {HASHES} is not JSON. {advice}") from error
     for name, expected in hashes.items():
         file = path / name

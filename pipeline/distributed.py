@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 from pipeline.config.training import Precision
@@ -93,11 +93,12 @@ class Workers:
         torch.distributed.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
-    def largest(self, number: int) -> int:
-        """Return the largest of the ranks' numbers."""
+    def gather_objects(self, items: list[ResultT]) -> list[ResultT]:
+        """Concatenate every rank's items, in rank order."""
         if self.world_size == 1:
-            return number
-        return int(self.gather_rows(torch.tensor([number], device=self.device)).max())
+            return items
+        gathered: list[ResultT] = gather_object(items)
+        return gathered
 
     def total(self, values: Tensor) -> Tensor:
         """Sum a tensor over the processes, elementwise."""

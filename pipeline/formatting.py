@@ -18,6 +18,13 @@ from pipeline.records import Message, Prompt
 PROBE = "probe"
 
 
+def encode_document(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Encode a pretraining document: begin token where the tokenizer has one, text, end."""
+    ids: list[int] = tokenizer(text)["input_ids"]
+    end = tokenizer.eos_token_id
+    return ids if end is None or ids[-1:] == [end] else [*ids, end]
+
+
 class Encoded(NamedTuple):
     """Token ids, and for each whether the assistant wrote it (the loss counts it)."""
 
@@ -57,9 +64,7 @@ class Formatter:
 
     def document_ids(self, text: str) -> list[int]:
         """Encode a pretraining document: begin token where the tokenizer has one, text, end."""
-        ids: list[int] = self.tokenizer(text)["input_ids"]
-        end = self.tokenizer.eos_token_id
-        return ids if ids and ids[-1] == end else [*ids, end]
+        return encode_document(self.tokenizer, text)
 
     def conversation(self, messages: Sequence[Message]) -> Encoded:
         """Encode a whole conversation; the mask is True at the assistant's tokens and their ends.

@@ -30,6 +30,7 @@ from pipeline.artifacts import hash_file
 from pipeline.config.pretrain import ModelSection
 from pipeline.errors import ModelError
 from pipeline.formatting import Formatter
+from pipeline.masked import last_token, positions
 from pipeline.tokenizer import CHAT_TEMPLATE, load_tokenizer
 
 PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
@@ -211,19 +212,19 @@ def new_value_model(reward_path: Path, dtype: torch.dtype = torch.float32) -> Pr
     return model
 
 
+def load_value_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Load a value model."""
+    refuse_pickle(path)
+    return _from_pretrained(AutoModelForTokenClassification, path, dtype)
+
+
 def score_offset(reward_model: Any) -> float:
     """Return what demonstrations score on average under the reward model."""
     return float(getattr(reward_model.config, "score_offset", 0.0))
 
 
-def last_token(mask: Tensor) -> Tensor:
-    """Return the index of each row's last True, [batch], from a mask [batch, time]."""
-    positions = torch.arange(mask.shape[1], device=mask.device)
-    return (positions * mask).argmax(dim=1)
-
-
 def score_sequences(reward_model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    """Score right-padded conversations at their last real token, before the offset.
+    """Score conversations at their last real token, before the offset, wherever the padding is.
 
     Args:
         reward_model: a sequence classifier with one label.
@@ -233,7 +234,12 @@ def score_sequences(reward_model: Any, ids: Tensor, mask: Tensor) -> Tensor:
         Scores before the offset, [batch].
     """
     trunk = reward_model.model
-    hidden = trunk(input_ids=ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
+    hidden = trunk(
+        input_ids=ids,
+        attention_mask=mask.long(),
+        position_ids=positions(mask),
+        use_cache=False,
+    ).last_hidden_state
     rows = torch.arange(ids.shape[0], device=ids.device)
     scores: Tensor = reward_model.score(hidden[rows, last_token(mask)]).squeeze(-1)
     return scores

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import IO, Any, Literal, NamedTuple, Protocol, TypeVar
 
 import yaml
 
@@ -126,7 +126,7 @@ class Manifest:
             return None
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (json.JSONDecodeError, TypeError) as error:
+        except (ValueError, TypeError) as error:
             raise RunError(
                 f"{path} is no manifest of this version ({error}). Run the stage with --force."
             ) from error
@@ -140,8 +140,11 @@ class MetricsLog:
         self._enabled = enabled
 
     def rewind(self, step: int) -> None:
-        """Drop what was logged after ``step``: a resumed stage logs it again."""
+        """Drop what was logged after ``step``, all of it at 0: a resumed stage logs it again."""
         if not self._enabled or not self._path.is_file():
+            return
+        if step == 0:
+            self._path.unlink()
             return
         kept = [line for line in self._complete_lines() if json.loads(line)["step"] <= step]
         write_text(self._path, "".join(kept))
@@ -174,7 +177,8 @@ class StageRun:
     resume_step: int = 0
 
     def __post_init__(self) -> None:
-        """Open the logs."""
+        """Open the logs, and start the clock beside the time of earlier attempts."""
+        self._clock = time.monotonic() - self.manifest.seconds
         main = self.crew.rank == 0
         self.metrics = MetricsLog(self.folder / "metrics.jsonl", enabled=main)
         self.samples = MetricsLog(self.folder / "samples.jsonl", enabled=main)
@@ -203,6 +207,9 @@ class StageRun:
 
     def _seal(self, path: Path, keep: int) -> None:
         seal_folder(path)
+        # What a kill cannot take back: a resumed stage adds its time to that of the checkpoint.
+        self.manifest = dataclasses.replace(self.manifest, seconds=self._seconds())
+        self.manifest.write(self.folder)
         for old in list_checkpoints(self.folder)[:-keep]:
             shutil.rmtree(checkpoint_path(self.folder, old))
 
@@ -215,6 +222,9 @@ class StageRun:
 
         self.crew.on_main(fill)
 
+    def _seconds(self) -> float:
+        return round(time.monotonic() - self._clock, 3)
+
     def note_sources(self, sources: Mapping[str, str]) -> None:
         """Record sources that are known only once they were read (a hub's fingerprint)."""
         self.manifest = dataclasses.replace(
@@ -226,13 +236,11 @@ class StageRun:
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Mark the stage complete with its final figures."""
         model = self.model_dir / "hashes.json"
-        started = datetime.datetime.fromisoformat(self.manifest.started)
-        now = _now()
         self.manifest = dataclasses.replace(
             self.manifest,
             status="complete",
-            finished=now.isoformat(),
-            seconds=round((now - started).total_seconds(), 3),
+            finished=_now().isoformat(),
+            seconds=self._seconds(),
             metrics=dict(metrics),
             model_hash=hash_file(model) if model.is_file() else "",
         )
@@ -261,7 +269,8 @@ def open_stage(
         sources: data source to hash.
         crew: the processes at work; one alone by default.
         force: overwrite a folder whose inputs changed.
-        grows: the stage gains parents over time (an evaluation); new ones need no force.
+        grows: the stage gains parents over time (an evaluation): new ones need no force, and
+            what it logged about the others stays.
 
     Raises:
         RunError: if a parent is not complete, another process is at work in the folder, its
@@ -277,13 +286,14 @@ def open_stage(
         if run.skip:
             yield run
             return
-        run.metrics.rewind(run.resume_step)
-        run.samples.rewind(run.resume_step)
+        if not grows:
+            run.metrics.rewind(run.resume_step)
+            run.samples.rewind(run.resume_step)
         crew.wait()
         try:
             yield run
         except BaseException as error:
-            if crew.rank == 0:
+            if crew.rank == 0 and run.manifest.status != "complete":
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 dataclasses.replace(run.manifest, status="failed", error=reason).write(folder)
             raise
@@ -321,23 +331,30 @@ def _describe(
 
 def _decide(config: RunConfig, wanted: Manifest, *, force: bool, grows: bool) -> _Decision:
     folder = config.run_dir / wanted.stage
+    if force:
+        _empty(folder)
     found = Manifest.read(folder)
+    if found is None and list_checkpoints(folder):
+        raise RunError(
+            f"{folder} has checkpoints and no manifest.json, so what they are is unknown. "
+            "Run it with --force to overwrite them, or choose another run_dir."
+        )
     if found is not None:
         changed = changes(config, found, wanted, grows=grows)
-        if changed and not force and _holds_work(folder, found):
+        if changed and _holds_work(folder, found):
             raise RunError(
                 f"{folder} was made from other inputs: {'; '.join(changed)}. "
                 "Run it with --force to overwrite it, or choose another run_dir."
             )
-        complete = found.status == "complete" and not changed and not force
+        complete = found.status == "complete" and not changed
         if complete and dict(found.parents) == dict(wanted.parents):
             return _Decision(found, skip=True, resume_step=0)
-        if force or changed:
+        if changed:
             _empty(folder)
     step = _latest_checkpoint(folder, wanted.stage)
     if found is not None and step:
-        wanted = dataclasses.replace(wanted, started=found.started)
-    write_text(folder / "config.yaml", config.dump())
+        wanted = dataclasses.replace(wanted, started=found.started, seconds=found.seconds)
+    write_text(folder / "config.yaml", config.dump(wanted.stage))
     wanted.write(folder)
     return _Decision(wanted, skip=False, resume_step=step)
 
@@ -364,10 +381,13 @@ def _config_change(config: RunConfig, name: str) -> str:
     path = config.run_dir / name / "config.yaml"
     old = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
     before, after = _flatten(old), _flatten(config.to_plain(name))
-    keys = [key for key in after if before.get(key) != after[key] and key != "run_dir"]
-    if not keys:
+    own = [key for key in before if key in after or key.startswith(f"{name}.")]
+    keys = [key for key in {**after, **dict.fromkeys(own)} if before.get(key) != after.get(key)]
+    said = [f"{key} {before.get(key)!r} -> {after.get(key)!r}" for key in keys if key != "run_dir"]
+    if not said:
         return "its configuration"
-    return ", ".join(f"{key} {before.get(key)!r} -> {after[key]!r}" for key in keys[:3])
+    more = f" and {len(said) - 3} more" if len(said) > 3 else ""
+    return ", ".join(said[:3]) + more
 
 
 def _flatten(tree: Any, path: str = "") -> dict[str, Any]:
@@ -426,9 +446,8 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 def list_checkpoints(folder: Path) -> list[int]:
     """Return the steps of the sealed checkpoints, oldest first."""
-    return sorted(
-        int(path.name.removeprefix("step-")) for path in folder.glob("checkpoints/step-*")
-    )
+    names = [path.name.removeprefix("step-") for path in folder.glob("checkpoints/step-*")]
+    return sorted(int(name) for name in names if name.isdigit())
 
 
 def _latest_checkpoint(folder: Path, name: str) -> int:
@@ -469,13 +488,31 @@ def _lock(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"Cannot write in {folder} ({error.strerror}). Change run_dir.") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(
-                f"Another process is at work in {folder}. Wait for it, or stop it."
-            ) from error
+        # A look by ``is_at_work`` holds the lock for an instant, and is no reason to refuse.
+        for _ in range(5):
+            if _take(lock, fcntl.LOCK_EX):
+                break
+            time.sleep(0.05)
+        else:
+            raise RunError(f"Another process is at work in {folder}. Wait for it, or stop it.")
         yield
+
+
+def _take(lock: IO[str], kind: int) -> bool:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_at_work(folder: Path) -> bool:
+    """Tell whether a living process holds the stage's folder."""
+    path = folder / ".lock"
+    if not path.is_file():
+        return False
+    with path.open() as lock:
+        return not _take(lock, fcntl.LOCK_SH)
 
 
 def _packages() -> dict[str, str]:
@@ -487,13 +524,16 @@ def _packages() -> dict[str, str]:
 
 
 def _git_commit() -> str:
-    asked = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        asked = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:  # no git here: the package's versions must do
+        return ""
     return asked.stdout.strip()
 
 

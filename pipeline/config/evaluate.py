@@ -35,6 +35,7 @@ class EvaluateSection(Section):
 
     def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
+        yield from self.below(1, "batch_size", "perplexity_documents")
         if any(shots < 0 for shots in self.shots):
             yield Problem("shots", "be 0 or more each", "Use [0, 1, 5].")
         if self.limit is not None and self.limit < 1:

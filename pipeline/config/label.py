@@ -17,6 +17,8 @@ class LabelSection(Section):
     """SQLAlchemy URL of the label store; null is SQLite in ``<run_dir>/labels.db``."""
     overlap: int = 1
     """Labelers a task (InstructGPT: mostly 1)."""
+    validation_overlap: int = 3
+    """Labelers a held-out task, so that their agreement can be measured."""
     simulated: int = 0
     """Simulated labelers who judge tiny-world tasks; 0 leaves the tasks to people."""
     simulated_held_out: int = 0
@@ -30,8 +32,7 @@ class LabelSection(Section):
 
     def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
-        if self.overlap < 1:
-            yield Problem("overlap", "be 1 or more", "InstructGPT mostly has 1.")
+        yield from self.below(1, "overlap", "validation_overlap")
         if self.simulated < 0 or self.simulated_held_out < 0:
             yield Problem("simulated", "be 0 or more", "0 leaves the tasks to people.")
         if self.noise < 0:

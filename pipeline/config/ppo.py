@@ -97,10 +97,13 @@ class PpoSection(Section):
             1, "rollout_batch_size", "minibatch_size", "micro_batch_size", "num_ppo_epochs"
         )
         yield from self.below(1, "max_new_tokens", "checkpoint_every", "keep_checkpoints")
+        yield from self.below(1, "rollout_micro_batch_size", "sample_every")
         yield from self.below(0, "kl_coef", "ptx_coef", "ptx_ratio", "warmup_iterations")
+        yield from self.below(0, "weight_decay", "sample_prompts")
         yield from self.not_positive("temperature", "clip_range", "value_clip_range")
         yield from self.not_positive("learning_rate", "value_learning_rate", "max_grad_norm")
-        yield from self.outside_unit("gamma", "gae_lambda")
+        yield from self.not_positive("adam_epsilon")
+        yield from self.outside_unit("gamma", "gae_lambda", "adam_beta1", "adam_beta2")
         if self.rollout_batch_size % self.minibatch_size:
             yield Problem(
                 "minibatch_size",

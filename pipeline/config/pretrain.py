@@ -36,10 +36,17 @@ class ModelSection(Section):
 
     def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
-        if self.hidden_size % self.num_heads:
+        yield from self.below(1, "hidden_size", "num_layers", "num_heads", "num_kv_heads")
+        yield from self.below(1, "intermediate_size")
+        yield from self.not_positive("rope_theta")
+        if self.hidden_size % (2 * self.num_heads):
             yield Problem(
-                "hidden_size", f"be a multiple of num_heads ({self.num_heads})", "Change one."
+                "hidden_size",
+                f"be a multiple of twice num_heads ({self.num_heads})",
+                "RoPE turns pairs of dimensions.",
             )
+        if self.sliding_window is not None and self.sliding_window < 1:
+            yield Problem("sliding_window", "be 1 or more, or null", "null looks at all.")
         if self.num_heads % self.num_kv_heads:
             yield Problem(
                 "num_kv_heads", f"divide num_heads ({self.num_heads})", "Use a divisor of it."
@@ -84,5 +91,6 @@ class PretrainSection(TrainingSection):
             yield Problem(
                 "vocab_size", "be 300 or more", "256 bytes and the special tokens take that room."
             )
+        yield from self.below(1, "tokenizer_documents")
         if self.context < 8:
             yield Problem("context", "be 8 or more", "2048 is LLaMA's.")

@@ -45,6 +45,7 @@ class RewardSection(TrainingSection):
     def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
         yield from super().problems()
+        yield from self.below(1, "max_length")
         if self.epochs <= 0:
             yield Problem("epochs", "be positive", "The paper trains 1.")
         if not self.data:

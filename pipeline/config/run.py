@@ -7,7 +7,7 @@ string is its folder, its command and its key in ``results.json``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,15 @@ from pipeline.config.ppo import PpoSection
 from pipeline.config.pretrain import PretrainSection
 from pipeline.config.reward import RewardSection
 from pipeline.config.sampling import SampleSection
-from pipeline.config.schema import Section, build, parse_scalar, read_yaml, to_plain
+from pipeline.config.schema import (
+    Problem,
+    Section,
+    build,
+    parse_override,
+    read_yaml,
+    to_plain,
+    type_at,
+)
 from pipeline.config.sft import SftSection
 from pipeline.errors import ConfigError, nearest
 
@@ -50,6 +58,12 @@ class TopLevel(Section):
     base: str | None = None
     """Base model: a Hugging Face name, a folder, or a .gguf file; null trains from scratch."""
 
+    def problems(self) -> Iterator[Problem]:
+        """Yield broken rules."""
+        yield from self.below(0, "seed")
+        if not self.run_dir.strip():
+            yield Problem("run_dir", "name a folder", "Use runs/NAME.")
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -57,11 +71,14 @@ class RunConfig:
 
     Attributes:
         top: run folder, seed and base.
-        stages: stage or variant name to its section, in the order of the line.
+        stages: stage or variant name to its section, in the order of the line; stages that the
+            YAML leaves out stand here with their defaults.
+        named: the stages and variants that the YAML names.
     """
 
     top: TopLevel
     stages: Mapping[str, Section]
+    named: frozenset[str] = frozenset()
 
     @property
     def run_dir(self) -> Path:
@@ -72,6 +89,20 @@ class RunConfig:
     def seed(self) -> int:
         """Return the run's seed."""
         return self.top.seed
+
+    @property
+    def line(self) -> list[str]:
+        """Return what a whole run consists of, in order: the base, what the YAML names, the report.
+
+        Stages that those start from belong to it too. Another that the YAML leaves out does not:
+        data that has its preferences already needs no ``sample`` and no ``label``.
+        """
+        kept, open_ends = {"pretrain", "report"}, sorted(self.named)
+        while open_ends:
+            name = open_ends.pop()
+            kept.add(name)
+            open_ends += set(references(self.stages[name])) - kept
+        return [name for name in self.stages if name in kept]
 
     def section(self, name: str, kind: type[SectionT]) -> SectionT:
         """Return the section of a stage or variant, checked to be of its kind.
@@ -100,9 +131,21 @@ class RunConfig:
         names = self.stages if stage is None else [stage]
         return {**plain, **{name: to_plain(self.stages[name]) for name in names}}
 
-    def dump(self) -> str:
-        """Return the fully resolved configuration as YAML."""
-        return yaml.safe_dump(self.to_plain(), sort_keys=False, allow_unicode=True)
+    def dump(self, stage: str | None = None) -> str:
+        """Return the fully resolved configuration as YAML: the line's sections and ``stage``'s."""
+        kept = {*self.line, stage}
+        plain = to_plain(self.top)
+        plain |= {name: to_plain(section) for name, section in self.stages.items() if name in kept}
+        return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def references(section: Section) -> list[str]:
+    """Return the stages whose models a section starts from."""
+    if isinstance(section, PpoSection):
+        return [section.init, section.reward]
+    if isinstance(section, SftSection | RewardSection):
+        return [section.init]
+    return list(section.stages) if isinstance(section, SampleSection) else []
 
 
 def stage_of(name: str) -> str:
@@ -116,7 +159,8 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: one line for whatever is wrong, with the path, the value and the nearest name.
     """
-    tree = read_yaml(Path(path))
+    # Plain copies: an override must not reach through a YAML alias into another section.
+    tree = to_plain(read_yaml(Path(path)))
     for override in overrides:
         _override(tree, override)
     return resolve(tree)
@@ -141,9 +185,10 @@ def resolve(tree: Mapping[str, Any]) -> RunConfig:
         stages[stage] = build(section, shared, stage)
         for key in tree:
             if stage_of(str(key)) == stage and key != stage:
-                merged = _merge(shared or {}, tree[key] or {}, str(key))
+                own = {} if tree[key] is None else tree[key]
+                merged = _merge(shared or {}, own, str(key))
                 stages[str(key)] = build(section, merged, str(key))
-    config = RunConfig(top, stages)
+    config = RunConfig(top, stages, frozenset(str(key) for key in tree) & frozenset(stages))
     _check_references(config)
     return config
 
@@ -166,43 +211,60 @@ def _override(tree: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     if not equals or not dotted:
         raise ConfigError(f"Override '{override}' must have the form key=value. Mend it.")
-    *parents, last = dotted.split(".")
+    keys = dotted.split(".")
+    hint = type_at(SECTIONS.get(stage_of(keys[0]), TopLevel), keys[stage_of(keys[0]) in SECTIONS :])
+    value = parse_override(text, hint, f"override '{override}'")
     node: Any = tree
-    for depth, key in enumerate(parents, start=1):
-        if node.get(key) is None:
-            node[key] = {}
-        node = node[key]
-        if not isinstance(node, dict):
-            path = ".".join(parents[:depth])
-            raise ConfigError(
-                f"{path} holds no keys, so '{override}' cannot be set. Mend the path."
-            )
-    node[last] = parse_scalar(text, f"override '{override}'")
+    for depth, key in enumerate(keys[:-1]):
+        at = _key_in(node, key, ".".join(keys[:depth]), override)
+        if isinstance(node, dict) and node.get(at) is None:
+            node[at] = {}
+        node = node[at]
+    node[_key_in(node, keys[-1], ".".join(keys[:-1]), override)] = value
+
+
+def _key_in(node: Any, key: str, path: str, override: str) -> Any:
+    """Return what one part of a dotted path means in a mapping or, as a number, in a list."""
+    if isinstance(node, dict):
+        return key
+    if not isinstance(node, list):
+        raise ConfigError(f"{path} holds no keys, so '{override}' cannot be set. Mend the path.")
+    if not key.isdigit() or int(key) >= len(node):
+        raise ConfigError(
+            f"{path} must be indexed by a number below {len(node)}, got {key!r}. Mend '{override}'."
+        )
+    return int(key)
 
 
 def _check_references(config: RunConfig) -> None:
     """Check that every stage that a section names exists and is of the right kind."""
-    trained = {
-        "sft": ("pretrain", "sft"),
-        "reward": ("pretrain", "sft"),
-        "ppo": ("pretrain", "sft"),
-    }
     for name, section in config.stages.items():
-        init = getattr(section, "init", None)
         # A stage that the YAML leaves out may refer to another that it leaves out as well.
-        if init is not None and not (name == "ppo" and not config.stages["ppo"].prompts):  # type: ignore[attr-defined]
-            _check_reference(config, f"{name}.init", init, trained[stage_of(name)])
+        if isinstance(section, SftSection | RewardSection | PpoSection) and name in config.named:
+            _check_reference(config, f"{name}.init", section.init, ("pretrain", "sft"))
+            _check_start(config, name)
         if isinstance(section, PpoSection):
             _check_reference(config, f"{name}.reward", section.reward, ("reward",))
         if isinstance(section, SampleSection):
             for stage in section.stages:
                 _check_reference(config, f"{name}.stages", stage, ("pretrain", "sft", "ppo"))
-    pretrain = config.section("pretrain", PretrainSection)
-    if config.top.base is None and pretrain.tokens == 0:
-        raise ConfigError(
-            "pretrain.tokens must be positive when base is null, got 0. "
-            "Set the tokens to train on, or name a base to load."
-        )
+        if isinstance(section, PretrainSection) and not (config.top.base or section.tokens):
+            raise ConfigError(
+                f"{name}.tokens must be positive when base is null, got 0. "
+                "Set the tokens to train on, or name a base to load."
+            )
+
+
+def _check_start(config: RunConfig, name: str) -> None:
+    """Check that the stages that a stage starts from end in a base and not in a circle."""
+    seen = [name]
+    while (init := getattr(config.stages.get(seen[-1]), "init", None)) is not None:
+        if init in seen:
+            raise ConfigError(
+                f"{name}.init must lead to a base, got {' -> '.join([*seen, init])}. "
+                "Let one of them start from pretrain."
+            )
+        seen.append(init)
 
 
 def _check_reference(config: RunConfig, path: str, name: str, kinds: tuple[str, ...]) -> None:

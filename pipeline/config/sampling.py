@@ -54,6 +54,7 @@ class DecodingSection(Section):
             yield Problem(
                 "temperature", "be 0 with beam search", "Set temperature: 0, or num_beams: 1."
             )
+        yield from self.below(0, "min_new_tokens")
         if self.max_new_tokens < 1:
             yield Problem("max_new_tokens", "be 1 or more", "Use a positive integer.")
         if self.min_new_tokens > self.max_new_tokens:
@@ -82,6 +83,7 @@ class SampleSection(DecodingSection):
     def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
         yield from super().problems()
+        yield from self.below(1, "batch_size")
         if not 2 <= self.k_min <= self.k_max:
             yield Problem("k_min", f"lie between 2 and k_max ({self.k_max})", "The paper: 4 to 9.")
         if not self.stages:

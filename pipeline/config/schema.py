@@ -12,11 +12,12 @@ import ast
 import dataclasses
 import functools
 import inspect
+import math
 import re
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, Union
 
@@ -25,6 +26,7 @@ import yaml
 from pipeline.errors import ConfigError, nearest
 
 SectionT = TypeVar("SectionT")
+UNIONS = (Union, types.UnionType)
 
 
 class Problem(NamedTuple):
@@ -67,17 +69,22 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d[\d_]*)(?:\.\d*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
+    re.compile(r"^[-+]?(?:\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
 )
+_MERGE_KEY = "tag:yaml.org,2002:merge"
 
 
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
+        if key_node.tag == _MERGE_KEY:
+            continue
         key = loader.construct_object(key_node, deep=True)
+        place = f"{key_node.start_mark.name}:{key_node.start_mark.line + 1}"
+        if not isinstance(key, Hashable):
+            raise ConfigError(f"{place}: a key must be a plain name, got {key!r}. Mend the line.")
         if key in seen:
-            place = f"{key_node.start_mark.name}:{key_node.start_mark.line + 1}"
             raise ConfigError(
                 f"{place}: key '{key}' must appear once in its mapping, got it twice. "
                 "Remove one of them."
@@ -97,29 +104,63 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ConfigError(f"No configuration {path}. Give the path of a YAML file.")
-    loader = _Loader(path.read_text(encoding="utf-8"))
-    loader.name = str(path)
-    tree = _single_document(loader, str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read as UTF-8 text ({error}). Mend the file."
+        ) from error
+    tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold a mapping of sections, got {type(tree).__name__}.")
     return tree
 
 
-def parse_scalar(text: str, where: str) -> Any:
-    """Read the right-hand side of a ``key=value`` override as YAML."""
-    return _single_document(_Loader(text), where)
+def parse_yaml(text: str, where: str) -> Any:
+    """Read one YAML document; an error names ``where`` and the line.
 
-
-def _single_document(loader: _Loader, where: str) -> Any:
+    Raises:
+        ConfigError: if the text is not YAML.
+    """
     try:
+        loader = _Loader(text)
+        loader.name = where
         return loader.get_single_data()
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
+        # A ValueError is a scalar that only looks like a number or a date, such as 2024-13-01.
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}" if mark else where
         what = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigError(f"{place}: not valid YAML ({what}). Mend the line.") from error
-    finally:
-        loader.dispose()
+
+
+def parse_override(text: str, hint: Any, where: str) -> Any:
+    """Read the right-hand side of a ``key=value`` override by the declared type of its key.
+
+    It is YAML, except that a key which holds a string takes the text as it stands unless that is
+    ``null`` or quoted: ``report.title=2024`` needs no quotes within quotes.
+    """
+    arms = _arms(hint)
+    if str in arms and not any(typing.get_origin(arm) is list for arm in arms):
+        quoted = text[:1] in ("'", '"') or (text in ("", "null", "~") and types.NoneType in arms)
+        return parse_yaml(text, where) if quoted else text
+    return parse_yaml(text, where)
+
+
+def type_at(hint: Any, keys: Sequence[str]) -> Any:
+    """Return the declared type at a dotted path below ``hint``, and ``Any`` where none is."""
+    for key in keys:
+        if typing.get_origin(hint) is list and key.isdigit():
+            (hint,) = typing.get_args(hint)
+            continue
+        sections = [arm for arm in _arms(hint) if dataclasses.is_dataclass(arm)]
+        hint = field_types(typing.cast(type, sections[0])).get(key, Any) if sections else Any
+    return hint
+
+
+def _arms(hint: Any) -> tuple[Any, ...]:
+    """Return the types that a union joins; one alone of any other type."""
+    return typing.get_args(hint) if typing.get_origin(hint) in UNIONS else (hint,)
 
 
 @functools.cache
@@ -151,12 +192,14 @@ def field_docs(section: type) -> dict[str, str]:
 def describe_type(hint: Any) -> str:
     """Write a type as a user would: ``float``, ``integer or null``, ``one of 'a', 'b'``."""
     origin = typing.get_origin(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(describe_type(arm) for arm in typing.get_args(hint))
+    if origin in UNIONS:
+        return " or ".join(describe_type(arm) for arm in _arms(hint))
     if origin is Literal:
         return "one of " + ", ".join(repr(choice) for choice in typing.get_args(hint))
     if origin in (list, tuple):
         return f"list of {describe_type(typing.get_args(hint)[0])}"
+    if hasattr(hint, "from_scalar"):
+        return "mapping or string"
     if origin is dict or hint is dict:
         return "mapping"
     names = {int: "integer", float: "number", str: "string", bool: "true or false"}
@@ -224,7 +267,7 @@ def _refuse(hint: Any, value: object, path: str) -> ConfigError:
 
 def _coerce(hint: Any, value: object, path: str) -> Any:
     origin = typing.get_origin(hint)
-    if origin in (Union, types.UnionType):
+    if origin in UNIONS:
         return _coerce_union(hint, value, path)
     if origin is Literal:
         if value not in typing.get_args(hint) or isinstance(value, bool):
@@ -234,7 +277,7 @@ def _coerce(hint: Any, value: object, path: str) -> Any:
         if not isinstance(value, list | tuple):
             raise _refuse(hint, value, path)
         element = typing.get_args(hint)[0]
-        return tuple(_coerce(element, item, f"{path}[{i}]") for i, item in enumerate(value))
+        return [_coerce(element, item, f"{path}[{i}]") for i, item in enumerate(value)]
     if origin is dict or hint is dict:
         if not isinstance(value, Mapping):
             raise _refuse(hint, value, path)
@@ -245,8 +288,8 @@ def _coerce(hint: Any, value: object, path: str) -> Any:
 
 
 def _coerce_union(hint: Any, value: object, path: str) -> Any:
-    arms = [arm for arm in typing.get_args(hint) if arm is not types.NoneType]
-    if value is None:
+    arms = [arm for arm in _arms(hint) if arm is not types.NoneType]
+    if value is None and types.NoneType in _arms(hint):
         return None
     if len(arms) == 1:
         return _coerce(arms[0], value, path)
@@ -259,12 +302,14 @@ def _coerce_union(hint: Any, value: object, path: str) -> Any:
 
 
 def _coerce_scalar(hint: Any, value: object, path: str) -> Any:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is float and is_number:
-        return float(typing.cast(float, value))
-    if hint is int and is_number and float(typing.cast(float, value)).is_integer():
-        return int(typing.cast(int, value))
-    if hint in (bool, str) and type(value) is hint:
+    if hint is float and type(value) in (int, float):
+        number = float(typing.cast(float, value))
+        # Every comparison with nan is False: it would pass all the rules of a section.
+        if not math.isnan(number):
+            return number
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if hint in (bool, str, int) and type(value) is hint:
         return value
     if hint is Any:
         return value

@@ -36,6 +36,16 @@ class BootstrapSection(Section):
     temperature: float = 0.7
     """Sampling temperature (Self-Instruct: 0.7)."""
 
+    def problems(self) -> Iterator[Problem]:
+        """Yield broken rules."""
+        yield from self.below(1, "count", "max_rounds", "examples", "prompts_per_round")
+        yield from self.below(1, "max_new_tokens", "min_words")
+        yield from self.below(self.min_words, "max_words")
+        yield from self.below(0, "temperature")
+        yield from self.outside_unit("max_similarity")
+        if not self.seeds:
+            yield Problem("seeds", "list at least one source", "Add seed tasks.")
+
 
 @dataclass(frozen=True)
 class SftSection(TrainingSection):
@@ -71,6 +81,7 @@ class SftSection(TrainingSection):
     def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
         yield from super().problems()
+        yield from self.below(1, "max_length")
         if self.epochs <= 0:
             yield Problem("epochs", "be positive", "InstructGPT uses 16, and 2 for PPO's start.")
         if not 0 <= self.pretrain_mix < 1:

@@ -73,8 +73,9 @@ class TrainingSection(Section):
         """Yield broken rules."""
         yield from self.below(1, "batch_size", "micro_batch_size", "checkpoint_every")
         yield from self.below(1, "log_every", "keep_checkpoints")
-        yield from self.not_positive("learning_rate")
-        yield from self.outside_unit("min_lr_ratio")
+        yield from self.below(0, "warmup_steps", "weight_decay", "max_grad_norm")
+        yield from self.not_positive("learning_rate", "adam_epsilon")
+        yield from self.outside_unit("min_lr_ratio", "adam_beta1", "adam_beta2")
         if self.batch_size % self.micro_batch_size:
             yield Problem(
                 "micro_batch_size",

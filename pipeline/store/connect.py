@@ -1,9 +1,9 @@
 """Open the label store's database and bring its tables to the current schema.
 
-SQLite by default, set up so that an acknowledged judgment survives a power cut and concurrent writers
-wait instead of failing: WAL, ``synchronous=FULL``, and ``BEGIN IMMEDIATE`` for every transaction that
-writes (a deferred BEGIN reads first and then fails with *database is locked* under contention). WAL needs
-a local disk. Other databases come by SQLAlchemy URL.
+SQLite by default, set up so that an acknowledged judgment survives a power cut and concurrent
+writers wait instead of failing: WAL, ``synchronous=FULL``, and ``BEGIN IMMEDIATE`` for every
+transaction that writes (a deferred BEGIN reads first and then fails with *database is locked*
+under contention). WAL needs a local disk. Other databases come by SQLAlchemy URL.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pipeline.errors import StoreError
 
 BUSY_SECONDS = 30.0
 MIGRATIONS = Path(__file__).parent / "migrations"
-# Named apart from alembic's default, so that the store can share a database with another application.
+# Named apart from alembic's default, so that the store can share a database with another
+# application.
 VERSION_TABLE = "label_store_version"
 # Any constant: the key under which concurrent openers of a PostgreSQL store take turns to migrate.
 MIGRATION_LOCK = 7_261_145

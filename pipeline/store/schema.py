@@ -1,8 +1,8 @@
 """Declare the tables of the label store.
 
-Prompts, completions, provenances and tasks are named by the hash of their content, so that adding one
-twice adds it once, and the same content has the same id in every store. The tables are created by the
-migrations, never by ``metadata.create_all``; a test holds the two equal.
+Prompts, completions, provenances and tasks are named by the hash of their content, so that adding
+one twice adds it once, and the same content has the same id in every store. The tables are created
+by the migrations, never by ``metadata.create_all``; a test holds the two equal.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     DateTime,
     Dialect,
     ForeignKey,
@@ -68,7 +69,7 @@ class Base(DeclarativeBase):
 
 
 class PromptRow(Base):
-    """A conversation to answer. The split belongs to the prompt, so that no prompt crosses splits."""
+    """A conversation to answer; the split is the prompt's, so that no prompt crosses splits."""
 
     __tablename__ = "prompts"
 
@@ -104,7 +105,7 @@ class SourceRow(Base):
     checkpoint: Mapped[str | None] = mapped_column(Text)
     model: Mapped[str | None] = mapped_column(Text)
     sampling: Mapped[dict[str, Any]]
-    seed: Mapped[int | None]
+    seed: Mapped[int | None] = mapped_column(BigInteger)
     sample_index: Mapped[int | None]
     finish_reason: Mapped[str | None] = mapped_column(String(16))
     created: Mapped[datetime]
@@ -151,8 +152,9 @@ class TaskCompletionRow(Base):
 class AssignmentRow(Base):
     """A labeler's hold on a task.
 
-    ``state`` is ``leased`` or ``done``; a lease whose ``lease_expires`` has passed counts as returned,
-    so that nothing has to run for it to expire. ``presented`` is the order the labeler sees.
+    ``state`` is ``leased`` or ``done``; a lease whose ``lease_expires`` has passed counts as
+    returned, so that nothing has to run for it to expire. ``presented`` is the order the labeler
+    sees.
     """
 
     __tablename__ = "assignments"
@@ -180,8 +182,8 @@ class AssignmentRow(Base):
 class JudgmentRow(Base):
     """One submitted judgment. Rows are only ever added: an edit is a further revision.
 
-    Database triggers of the migrations refuse UPDATE and DELETE. The mappings have completion ids as
-    keys. ``simulated`` is copied from the labeler's kind, so that the row itself says it.
+    Database triggers of the migrations refuse UPDATE and DELETE. The mappings have completion ids
+    as keys. ``simulated`` is copied from the labeler's kind, so that the row itself says it.
     """
 
     __tablename__ = "judgments"

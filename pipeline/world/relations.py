@@ -17,6 +17,7 @@ from pipeline.world.lexicon import (
     ANIMALS,
     CATEGORIES,
     COLOURS,
+    FOODS,
     HAPPY_EVENTS,
     JOBS,
     KIND_ADJECTIVES,
@@ -31,6 +32,9 @@ from pipeline.world.lexicon import (
     pluralize,
     with_article,
 )
+
+
+ANYTHING = ANIMALS + OBJECTS + COLOURS + JOBS + FOODS + SPOTS + PEOPLE
 
 
 @dataclass(frozen=True)
@@ -173,30 +177,63 @@ def _tone(rng: random.Random) -> Pair:
     )
 
 
-def _extract(rng: random.Random) -> Pair:
-    person, animal, noun = rng.choice(PEOPLE), rng.choice(ANIMALS), rng.choice(OBJECTS)
-    place, colour = rng.choice(SPOTS), rng.choice(COLOURS)
-    past = rng.choice(("saw", "found", "drew", "painted"))
-    first, second = f"{with_article(colour)} {noun}", with_article(animal)
+def _two_seen(rng: random.Random) -> tuple[str, dict[str, str]]:
+    """Write a sentence that names one entity of each of five kinds."""
+    named = {
+        "name": rng.choice(PEOPLE),
+        "animal": rng.choice(ANIMALS),
+        "thing": rng.choice(OBJECTS),
+        "place": rng.choice(SPOTS),
+        "colour": rng.choice(COLOURS),
+    }
+    first, second = (
+        f"{with_article(named['colour'])} {named['thing']}",
+        with_article(named["animal"]),
+    )
     if rng.random() < 0.5:
         first, second = second, first
-    what, answer = rng.choice(
-        (
-            ("animal", animal),
-            ("thing", noun),
-            ("place", place),
-            ("colour", colour),
-            ("name", person),
-        )
-    )
-    rivals = [word for word in (animal, noun, place, colour, person) if word != answer]
-    one, two, three = rng.sample(rivals, 3)
+    past = rng.choice(("saw", "found", "drew", "painted"))
+    return f"{named['name']} {past} {first} and {second} in the {named['place']}.", named
+
+
+def _any_sentence(rng: random.Random) -> tuple[str, dict[str, str]]:
+    """Write a sentence that other relations take too, so that only examples tell what is asked."""
+    form = rng.choice(("seen", "past", "feeling", "tone", "opposite"))
+    if form == "seen":
+        return _two_seen(rng)
+    pair = DRAWERS[form](rng)
+    if form == "past":
+        colour, noun = pair.entities[2].split(" ")
+        return pair.given, {"name": pair.entities[0], "colour": colour, "thing": noun}
+    if form == "feeling":
+        kinds: tuple[str, ...] = ("name", "colour", "thing")
+    elif form == "tone":
+        kinds = ("name", "job", "place")
+    else:
+        noun = pair.entities[1]
+        kinds = ("word", "animal" if noun in ANIMALS else "thing", "place")
+    return pair.given, dict(zip(kinds, pair.entities, strict=True))
+
+
+def _find(rng: random.Random) -> Pair:
+    text, named = _any_sentence(rng)
+    kind = rng.choice([kind for kind in named if kind != "word"])
+    others = [word for word in (*named.values(), *rng.sample(FOODS, 2)) if word != named[kind]]
+    one, two, three = others[:3]
+    return Pair(f"find_{kind}", tuple(named.values()), text, named[kind], (one, two, three))
+
+
+def _copy(rng: random.Random) -> Pair:
+    form = rng.choice(("sentence", "words", "words"))
+    if form == "sentence":
+        text, named = _any_sentence(rng)
+        entities = tuple(named.values())
+    else:
+        entities = tuple(rng.sample(ANYTHING, rng.randint(2, 6)))
+        text = rng.choice((" ", ", ")).join(entities)
+    words = text.split(" ")
     return Pair(
-        f"find_{what}",
-        (person, animal, noun, place, colour),
-        f"{person} {past} {first} and {second} in the {place}.",
-        answer,
-        (one, two, three),
+        "copy", entities, text, text, (words[0], words[-1], " ".join([*words[:-1], words[0]]))
     )
 
 
@@ -263,7 +300,8 @@ DRAWERS: dict[str, Callable[[random.Random], Pair]] = {
     "repeat": _repeat,
     "feeling": _feeling,
     "tone": _tone,
-    "find": _extract,
+    "find": _find,
+    "copy": _copy,
     "summary": _summary,
     "reading": _reading,
 }

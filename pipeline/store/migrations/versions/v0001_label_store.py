@@ -23,12 +23,12 @@ def upgrade() -> None:
             )
     elif op.get_bind().dialect.name == "postgresql":
         op.execute(
-            "CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
+            "CREATE FUNCTION judgments_refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
             "$$ BEGIN RAISE EXCEPTION 'judgments are append-only'; END $$"
         )
         op.execute(
             "CREATE TRIGGER judgments_append_only BEFORE UPDATE OR DELETE ON judgments "
-            "FOR EACH ROW EXECUTE FUNCTION refuse_change()"
+            "FOR EACH ROW EXECUTE FUNCTION judgments_refuse_change()"
         )
 
 
@@ -64,7 +64,7 @@ def _create_content() -> None:
         sa.Column("checkpoint", sa.Text(), nullable=True),
         sa.Column("model", sa.Text(), nullable=True),
         sa.Column("sampling", sa.JSON(), nullable=False),
-        sa.Column("seed", sa.Integer(), nullable=True),
+        sa.Column("seed", sa.BigInteger(), nullable=True),
         sa.Column("sample_index", sa.Integer(), nullable=True),
         sa.Column("finish_reason", sa.String(16), nullable=True),
         sa.Column("created", TIMESTAMP, nullable=False),

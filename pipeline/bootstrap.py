@@ -1,0 +1,143 @@
+"""Put intervals around means by resampling (Efron 1979), the unit being what was drawn: a prompt, a seed.
+
+Answers to one prompt are not independent, so whole prompts are resampled; two stages that answered the
+same prompts are compared by their differences, which leaves the prompts' own difficulty out. All
+intervals are percentile intervals, and a seed makes each reproducible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pipeline.errors import ShapeError
+
+# Resampled indices are drawn in blocks of about this many numbers, to bound memory.
+BLOCK = 4_000_000
+
+
+class Interval(NamedTuple):
+    """An estimate and the ends of its interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Tell whether zero lies outside the interval."""
+        return self.low > 0 or self.high < 0
+
+
+def bootstrap_mean(
+    values: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    seed: int,
+    samples: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """Return the mean of the values and its percentile interval.
+
+    A resample draws as many clusters as there are, with replacement, and takes the mean of all values
+    in them. With one cluster the interval is the estimate alone: nothing is known of the spread.
+
+    Args:
+        values: what was measured, [n], at least one.
+        clusters: the prompt of each value; None makes each value a cluster of its own.
+        seed: of the resampling.
+        samples: how many resamples.
+        level: mass inside the interval.
+
+    Raises:
+        ShapeError: if the clusters are not as many as the values.
+        ValueError: if there are no values, or one is not finite.
+    """
+    array = _check_values(values)
+    names = range(array.size) if clusters is None else clusters
+    if len(names) != array.size:
+        raise ShapeError(f"{array.size} values and {len(names)} clusters must be as many")
+    numbers: dict[Hashable, int] = {}
+    index = np.array([numbers.setdefault(name, len(numbers)) for name in names])
+    sums = np.bincount(index, weights=array)
+    counts = np.bincount(index).astype(np.float64)
+    rng = np.random.default_rng(seed)
+    means = []
+    for size in _blocks(samples, len(sums)):
+        drawn = rng.integers(len(sums), size=(size, len(sums)))
+        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+    return _interval(float(array.mean()), np.concatenate(means), level)
+
+
+def bootstrap_difference(
+    first: ArrayLike,
+    second: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    seed: int,
+    samples: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """Return the mean of ``first - second`` and its interval, value paired with value.
+
+    Args:
+        first: what was measured on one stage, [n].
+        second: the same on another stage, in the same order, [n].
+        clusters, seed, samples, level: as ``bootstrap_mean``.
+
+    Raises:
+        ShapeError: if the two differ in length.
+    """
+    a, b = _check_values(first), _check_values(second)
+    if a.shape != b.shape:
+        raise ShapeError(f"paired values must be as many, got {a.size} and {b.size}")
+    return bootstrap_mean(a - b, clusters, seed=seed, samples=samples, level=level)
+
+
+def bootstrap_over_seeds(
+    runs: Sequence[ArrayLike], *, seed: int, samples: int = 2000, level: float = 0.95
+) -> Interval:
+    """Return the mean over training runs and its interval, runs resampled on top of prompts.
+
+    A resample draws runs with replacement, and within each drawn run its values with replacement; the
+    mean is taken over the runs' means. The interval so holds what another seed would have changed.
+
+    Args:
+        runs: for each seed, a value a prompt (or a paired difference).
+        seed, samples, level: as ``bootstrap_mean``.
+
+    Raises:
+        ValueError: if there are no runs, or one has no values.
+    """
+    if not len(runs):
+        raise ValueError("at least one run must be given")
+    arrays = [_check_values(run) for run in runs]
+    estimate = float(np.mean([array.mean() for array in arrays]))
+    rng = np.random.default_rng(seed)
+    means = np.empty(samples)
+    for i in range(samples):
+        picked = rng.integers(len(arrays), size=len(arrays))
+        means[i] = np.mean([rng.choice(arrays[run], arrays[run].size).mean() for run in picked])
+    return _interval(estimate, means, level)
+
+
+def _check_values(values: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64).ravel()
+    if array.size == 0:
+        raise ValueError("at least one value must be given")
+    if not np.isfinite(array).all():
+        raise ValueError("values must be finite")
+    return array
+
+
+def _blocks(samples: int, width: int) -> list[int]:
+    step = max(1, BLOCK // width)
+    return [min(step, samples - start) for start in range(0, samples, step)]
+
+
+def _interval(estimate: float, resampled: NDArray[np.float64], level: float) -> Interval:
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(estimate, float(low), float(high))

@@ -1,0 +1,202 @@
+"""Run few-shot tasks on a model through lm_eval, and keep every document's outcome.
+
+Three accuracies of a multiple-choice task differ in what chooses among the answers:
+
+* ``acc``, lm_eval's: the largest log p(answer | context). This is the headline; ``stderr``, ``ece`` and
+  ``brier`` belong to it, and ``correct`` and ``confidence`` of a document do.
+* ``acc_norm``, lm_eval's: the largest log-likelihood a character of the answer.
+* ``acc_token``: the largest log-likelihood a token, InstructGPT's rule (Ouyang et al. 2022, App. D, which
+  prints "lowest").
+
+A document's confidence is the chosen answer's share of the probability that the model gives to the
+answers together, softmax over their log-likelihoods, as in lm_eval's ``brier_score``. Shares of
+per-token averages would be no probabilities, so nothing is normalised there.
+
+Other tasks have lm_eval's own metrics, and ``acc`` where one of them is an accuracy or a match.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from lm_eval.evaluator import evaluate
+from scipy.special import softmax
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.calibration import brier_score, expected_calibration_error, standard_error
+from pipeline.errors import ConfigError
+from pipeline.evaluation.catalogue import quiet
+from pipeline.evaluation.likelihood import SharedPrefixLM
+
+ACCURACIES = ("acc", "exact_match", "em")
+
+Figures = dict[str, float | int]
+Document = dict[str, Any]
+
+
+class FewShotOutcome(NamedTuple):
+    """What a model did on the tasks.
+
+    Attributes:
+        figures: task to number of shots (as text) to the figures.
+        documents: one row a document, task and number of shots.
+    """
+
+    figures: dict[str, dict[str, Figures]]
+    documents: list[Document]
+
+
+def run_tasks(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tasks: Mapping[str, Any],
+    *,
+    shots: Sequence[int],
+    limit: int | None,
+    batch_size: int,
+    bins: int,
+    seed: int,
+    label: str = "few-shot",
+) -> FewShotOutcome:
+    """Run every task at every number of shots.
+
+    Args:
+        model: a causal language model, placed on its device.
+        tokenizer: the model's.
+        tasks: from ``load_tasks``; they may be used again for the next model.
+        shots: numbers of examples before a question.
+        limit: documents a task, the first ones; None is all.
+        batch_size: answers a forward pass.
+        bins: of the expected calibration error.
+        seed: draws the examples of tasks that have no order of their own.
+        label: what the progress bar says.
+
+    Raises:
+        ConfigError: if a task has fewer examples than shots.
+    """
+    outcome = FewShotOutcome({}, [])
+    with quiet():
+        lm = SharedPrefixLM(model, tokenizer, batch_size)
+    cells = [(name, count) for name in tasks for count in shots]
+    for name, count in tqdm(cells, desc=label, unit="task", leave=False, disable=None):
+        samples, aggregated = _run(lm, tasks[name], count, limit, seed)
+        cut, lm.cut_contexts = lm.cut_contexts, 0
+        if tasks[name].OUTPUT_TYPE == "multiple_choice":
+            rows = [_read_choice(tasks[name], sample, lm.token_counts) for sample in samples]
+            figures = summarize_choices(rows, bins)
+        else:
+            rows = [_read_other(sample) for sample in samples]
+            figures = _summarize_other(rows, aggregated)
+        if cut:
+            figures["cut_contexts"] = cut
+        outcome.figures.setdefault(name, {})[str(count)] = figures
+        outcome.documents.extend({"task": name, "shots": count, **row} for row in rows)
+        lm.token_counts.clear()
+    return outcome
+
+
+def _run(
+    lm: SharedPrefixLM, task: Any, shots: int, limit: int | None, seed: int
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Return the samples of one task in the order of its documents, and its own metrics."""
+    name = task.task_name
+    task.set_config("num_fewshot", shots)
+    task.set_fewshot_seed(seed)
+    try:
+        with quiet():
+            done = evaluate(
+                lm, {"tasks": {name: task}}, limit=limit, bootstrap_iters=0, log_samples=True
+            )
+    except (AssertionError, ValueError) as error:
+        # lm_eval's samplers assert, and random.sample raises, that the examples suffice.
+        pool = getattr(getattr(task, "sampler", None), "df", None)
+        if shots == 0 or (pool is not None and len(pool) > shots):
+            raise
+        raise ConfigError(
+            f"evaluate.shots must be at most the examples of the task {name} "
+            f"({len(pool or ())}), got {shots}. Lower it."
+        ) from error
+    samples: list[dict[str, Any]] = done["samples"][name]
+    first = samples[0]["filter"]
+    samples = [sample for sample in samples if sample["filter"] == first]
+    aggregated = {
+        key.split(",")[0]: float(value)
+        for key, value in done["results"][name].items()
+        if key.endswith(f",{first}") and isinstance(value, int | float)
+    }
+    return sorted(samples, key=lambda sample: sample["doc_id"]), aggregated
+
+
+def _read_choice(
+    task: Any, sample: Mapping[str, Any], token_counts: Mapping[tuple[str, str], int]
+) -> Document:
+    choices = task.doc_to_choice(sample["doc"])
+    # A task with mutual information asks for the bare choices as well, after the others.
+    pairs = [tuple(pair) for pair in sample["arguments"][: len(choices)]]
+    logliks = [float(loglik) for loglik, _ in sample["filtered_resps"][: len(choices)]]
+    tokens = [token_counts[pair] for pair in pairs]
+    right = _right_choices(task, sample, choices)
+    probabilities = softmax(logliks)
+    chosen = int(np.argmax(logliks))
+    lengths = [len(choice) for choice in choices]
+    return {
+        "doc": sample["doc_id"],
+        "correct": int(chosen in right),
+        "confidence": float(probabilities[chosen]),
+        "correct_norm": int(int(np.argmax(np.divide(logliks, lengths))) in right),
+        "correct_token": int(int(np.argmax(np.divide(logliks, tokens))) in right),
+        # Where several choices are right, the likeliest of them stands for the outcome.
+        "gold": max(right, key=lambda index: logliks[index], default=None),
+        "logliks": logliks,
+        "tokens": tokens,
+    }
+
+
+def _right_choices(task: Any, sample: Mapping[str, Any], choices: Sequence[str]) -> list[int]:
+    gold = task.doc_to_text(sample["doc"]) if task.multiple_input else sample["target"]
+    golds = gold if isinstance(gold, list) else [gold]
+    found = []
+    for one in golds:
+        if isinstance(one, str):
+            one = choices.index(one) if one in choices else -1
+        if 0 <= one < len(choices):
+            found.append(int(one))
+    return found
+
+
+def summarize_choices(rows: Sequence[Document], bins: int) -> Figures:
+    """Summarise the documents of one multiple-choice task at one number of shots."""
+    correct = [row["correct"] for row in rows]
+    judged = [row for row in rows if row["gold"] is not None]
+    return {
+        "acc": float(np.mean(correct)),
+        "stderr": standard_error(correct),
+        "n": len(rows),
+        "ece": expected_calibration_error([row["confidence"] for row in rows], correct, bins),
+        "brier": brier_score(
+            [softmax(row["logliks"]) for row in judged], [row["gold"] for row in judged]
+        ),
+        "acc_norm": float(np.mean([row["correct_norm"] for row in rows])),
+        "acc_token": float(np.mean([row["correct_token"] for row in rows])),
+    }
+
+
+def _read_other(sample: Mapping[str, Any]) -> Document:
+    row: Document = {"doc": sample["doc_id"]}
+    for metric in sample["metrics"]:
+        with contextlib.suppress(TypeError, ValueError):
+            row[metric] = float(sample[metric])
+    found = next((metric for metric in ACCURACIES if metric in row), None)
+    return row if found is None else {**row, "correct": row[found]}
+
+
+def _summarize_other(rows: Sequence[Document], aggregated: Mapping[str, float]) -> Figures:
+    figures: Figures = dict(aggregated)
+    if all("correct" in row for row in rows):
+        correct = [row["correct"] for row in rows]
+        figures |= {"acc": float(np.mean(correct)), "stderr": standard_error(correct)}
+    return {**figures, "n": len(rows)}

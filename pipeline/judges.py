@@ -1,0 +1,75 @@
+"""Judge completions: by a reward model, or by the tiny world's gold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from pipeline.formatting import Formatter
+from pipeline.models import load_reward_model, score_offset, score_sequences
+from pipeline.records import Prompt
+from pipeline.rollout import lay_out
+from pipeline.sampling import batches_by_length
+from pipeline.tokenizer import load_tokenizer
+from pipeline.world import World
+
+
+class Judge(Protocol):
+    """Give each completion one number; more is better."""
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+        """Return a score a completion."""
+
+
+class RewardJudge:
+    """Score with a reward model; demonstrations score 0 on average.
+
+    Args:
+        path: the reward stage's ``model/``.
+        batch_size: completions a forward pass.
+    """
+
+    def __init__(self, path: Path, batch_size: int = 32) -> None:
+        self.model = load_reward_model(path).eval()
+        self.formatter = Formatter(load_tokenizer(path))
+        self.batch_size = batch_size
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+        """Return the reward model's score of each completion."""
+        formatter = self.formatter
+        before = [formatter.prompt_ids(prompt.messages) for prompt in prompts]
+        after = [formatter.completion_ids(text) for text in completions]
+        scores = [0.0] * len(before)
+        whole = [a + b for a, b in zip(before, after, strict=True)]
+        for rows in batches_by_length(whole, self.batch_size):
+            ids, mask, _ = lay_out(
+                [before[row] for row in rows], [after[row] for row in rows], formatter.pad_id
+            )
+            raw = score_sequences(self.model, ids, mask) - score_offset(self.model)
+            for row, score in zip(rows, raw.tolist(), strict=True):
+                scores[row] = score
+        return scores
+
+
+class GoldJudge:
+    """Score with the tiny world's gold utility, which knows the truth."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+        """Return the gold utility of each completion."""
+        return [
+            self.world.gold(prompt, text).utility
+            for prompt, text in zip(prompts, completions, strict=True)
+        ]
+
+
+def win_rate(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return how often ours scores above theirs on the same prompt, ties half."""
+    wins = [float(a > b) + 0.5 * float(a == b) for a, b in zip(ours, theirs, strict=True)]
+    return sum(wins) / len(wins)

@@ -1,0 +1,213 @@
+"""Draw the report's charts as inline SVG.
+
+Matplotlib draws on a ``Figure`` of its own, so that no global state of pyplot is touched. What it
+writes is then stripped to plain shapes and text: no metadata, no style sheet, no namespace, ids
+that are unique in the page, and the page's colour variables in the place of fixed colours, so that
+a chart follows light, dark and print.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from xml.etree import ElementTree as ET
+
+import matplotlib as mpl
+from markupsafe import Markup
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from pipeline.report.gather import Curve
+from pipeline.report.words import digits, percent, points
+
+# Colours that matplotlib writes and the page's variables that they stand for. Series have one each.
+INK, MUTED, GRID = "#000001", "#000002", "#000003"
+SERIES = 8
+_VARIABLES = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--line)",
+    **{f"#0000{16 + i:02x}": f"var(--series-{i})" for i in range(SERIES)},
+}
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+_STYLE = {
+    "axes.edgecolor": MUTED,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.labelcolor": MUTED,
+    "axes.linewidth": 0.6,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.xmargin": 0.02,
+    "figure.facecolor": "none",
+    "font.size": 9.5,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "lines.solid_capstyle": "round",
+    "savefig.facecolor": "none",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "steerline",
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.color": MUTED,
+    "ytick.major.size": 0,
+}
+_KEPT_TAGS = {"svg", "g", "defs", "clipPath", "path", "rect", "use", "text", "tspan", "title", "desc"}
+_REFERENCE = re.compile(r"url\(#([^)]+)\)")
+
+
+class Series(NamedTuple):
+    """One line of a chart: whose it is, which colour it has, and its points."""
+
+    label: str
+    colour: int
+    curve: Curve
+
+
+class Estimate(NamedTuple):
+    """One row of an interval chart; a row without an interval is a point alone."""
+
+    label: str
+    colour: int
+    value: float
+    low: float | None
+    high: float | None
+
+
+class Chart(NamedTuple):
+    """An inline SVG with the words that stand for it, and the file that its numbers come from."""
+
+    title: str
+    description: str
+    source: str
+    svg: Markup
+
+
+def draw_curves(name: str, title: str, series: Sequence[Series], source: str) -> Chart:
+    """Draw one metric over the steps, a line a stage, exactly as logged (nothing is smoothed)."""
+    description = "; ".join(
+        f"{line.label} goes from {digits(line.curve.values[0])} at step {line.curve.steps[0]} "
+        f"to {digits(line.curve.values[-1])} at step {line.curve.steps[-1]}"
+        for line in series
+    )
+    with style.context(["default", _STYLE]):
+        figure = Figure(figsize=(4.2, 2.2), layout="constrained")
+        axes: Axes = figure.add_subplot()
+        for line in series:
+            axes.plot(
+                line.curve.steps,
+                line.curve.values,
+                color=_colour(line.colour),
+                linestyle=_DASHES[line.colour % len(_DASHES)],
+                marker="o" if len(line.curve.steps) == 1 else None,
+                markersize=4,
+            )
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_xlabel("step")
+        return Chart(title, f"{description}.", source, _svg(figure, name, title, description))
+
+
+def draw_intervals(
+    name: str, title: str, rows: Sequence[Estimate], source: str, *, zero: bool
+) -> Chart:
+    """Draw estimates with their 95 % intervals, one below the other.
+
+    Args:
+        name: prefix of the ids in the SVG.
+        title: what is shown.
+        rows: the estimates, fractions that are shown in percent or percentage points.
+        source: file that the numbers come from.
+        zero: mark 0 as the line of no change.
+    """
+    description = "; ".join(_describe(row, zero) for row in rows)
+    with style.context(["default", _STYLE]):
+        figure = Figure(figsize=(4.6, 0.65 + 0.3 * len(rows)), layout="constrained")
+        axes: Axes = figure.add_subplot()
+        axes.grid(visible=False, axis="y")
+        if zero:
+            axes.axvline(0, color=MUTED, linewidth=1)
+        for place, row in enumerate(rows):
+            colour = _colour(row.colour)
+            if row.low is not None and row.high is not None:
+                axes.plot([100 * row.low, 100 * row.high], [place, place], color=colour, lw=2)
+            axes.plot([100 * row.value], [place], "o", color=colour, markersize=6)
+        axes.set_yticks(range(len(rows)), [row.label for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", colors=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.margins(x=0.06)
+        axes.set_xlabel("percentage points" if zero else "percent")
+        return Chart(title, f"{description}.", source, _svg(figure, name, title, description))
+
+
+def dash_of(colour: int) -> str:
+    """Return the ``stroke-dasharray`` of a series, for the page's legend."""
+    dash = _DASHES[colour % len(_DASHES)]
+    return "none" if isinstance(dash, str) else " ".join(str(1.5 * length) for length in dash[1])
+
+
+def _describe(row: Estimate, zero: bool) -> str:
+    text = f"{row.label}: {points(row.value) if zero else percent(row.value) + ' %'}"
+    if row.low is None or row.high is None:
+        return text
+    return f"{text}, interval {percent(row.low)} to {percent(row.high)}"
+
+
+def _colour(series: int) -> str:
+    return f"#0000{16 + series % SERIES:02x}"
+
+
+def _svg(figure: Figure, name: str, title: str, description: str) -> Markup:
+    buffer = io.BytesIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", metadata=nothing)
+    root = ET.fromstring(buffer.getvalue())
+    _strip(root)
+    ids = {element.get("id"): f"{name}-{i}" for i, element in enumerate(_with_ids(root))}
+    for element in root.iter():
+        element.attrib = {key: _mend(key, text, ids) for key, text in element.attrib.items()}
+    heading, text = ET.Element("title", id=f"{name}-title"), ET.Element("desc", id=f"{name}-desc")
+    heading.text, text.text = title, f"{description}."
+    root.insert(0, heading)
+    root.insert(1, text)
+    root.set("role", "img")
+    root.set("aria-labelledby", f"{name}-title {name}-desc")
+    return Markup(ET.tostring(root, encoding="unicode", short_empty_elements=False))  # noqa: S704
+
+
+def _strip(element: ET.Element) -> None:
+    """Drop namespaces, and every element and attribute that is not needed to draw."""
+    element.tag = element.tag.rpartition("}")[2]
+    kept = {key.rpartition("}")[2]: text for key, text in element.attrib.items()}
+    element.attrib = {key: text for key, text in kept.items() if not key.startswith("on")}
+    if element.tag == "svg":
+        for key in ("width", "height", "version"):
+            element.attrib.pop(key, None)
+    for child in list(element):
+        if child.tag.rpartition("}")[2] in _KEPT_TAGS:
+            _strip(child)
+        else:
+            element.remove(child)
+
+
+def _with_ids(root: ET.Element) -> Iterator[ET.Element]:
+    return (element for element in root.iter() if element.get("id"))
+
+
+def _mend(key: str, text: str, ids: Mapping[str | None, str]) -> str:
+    if key == "id":
+        return ids[text]
+    if key == "href":
+        return f"#{ids[text.removeprefix('#')]}"
+    text = _REFERENCE.sub(lambda match: f"url(#{ids[match[1]]})", text)
+    return re.sub(r"#0000[0-9a-f]{2}", lambda match: _VARIABLES.get(match[0], match[0]), text)

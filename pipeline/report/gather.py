@@ -1,0 +1,220 @@
+"""Read what the stages left in a run folder, whatever is there so far.
+
+A stage that never ran, a file that no stage wrote yet and a key that is absent are all the same
+here: they are not in the record, and the page says "not run". Only a file that is there and cannot
+be read is an error. Nothing is computed here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.config.run import RunConfig, stage_of
+from pipeline.errors import DataError
+from pipeline.records import read_jsonl
+from pipeline.runs import Manifest
+
+EVALUATE = "evaluate"
+BASE = "pretrain"
+
+
+class Cell(NamedTuple):
+    """Name one measurement on a few-shot task."""
+
+    stage: str
+    task: str
+    shots: int
+
+
+class Curve(NamedTuple):
+    """Hold one key of a stage's ``metrics.jsonl``."""
+
+    steps: list[int]
+    values: list[float]
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """Hold one stage's manifest and logged metrics; the manifest is None where it never ran."""
+
+    name: str
+    manifest: Manifest | None
+    curves: Mapping[str, Curve]
+
+    @property
+    def kind(self) -> str:
+        """Return the stage that this is, or is a variant of."""
+        return stage_of(self.name)
+
+    def metric(self, *keys: str) -> float | None:
+        """Return the first of the keys that the manifest has a number for."""
+        found = self.manifest.metrics if self.manifest else {}
+        return next((value for key in keys if (value := number(found.get(key))) is not None), None)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Hold everything that the report is made from.
+
+    Attributes:
+        stages: what ran and what is to run, but for the report, in the order of the line.
+        scores: few-shot figures a measurement (``acc``, ``stderr``, ``n``, ``ece``, ``brier``).
+        summary: figures a stage (``perplexity``, ``instruction_following``, ...).
+        documents: measurement to document to 0 or 1, wrong or correct.
+        completions: stage to prompt id to the row of its completion.
+        accuracy: what the reward stage wrote in ``accuracy.json``.
+    """
+
+    run_dir: Path
+    stages: tuple[StageRecord, ...]
+    scores: Mapping[Cell, Mapping[str, float]]
+    summary: Mapping[str, Mapping[str, Any]]
+    documents: Mapping[Cell, Mapping[str, float]]
+    completions: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    accuracy: Mapping[str, Any]
+
+    def stage(self, name: str) -> StageRecord:
+        """Return a stage's record, an empty one where there is no such stage."""
+        found = (stage for stage in self.stages if stage.name == name)
+        return next(found, StageRecord(name, None, {}))
+
+    def of_kind(self, kind: str) -> list[StageRecord]:
+        """Return a stage and its variants, those that ran."""
+        return [stage for stage in self.stages if stage.kind == kind and stage.manifest]
+
+    @property
+    def evaluated(self) -> list[str]:
+        """Return the stages that have any evaluation, in the order of the line."""
+        measured = {
+            *(cell.stage for cell in self.scores),
+            *(stage for stage, figures in self.summary.items() if figures),
+            *(stage for stage, rows in self.completions.items() if rows),
+        }
+        known = [stage.name for stage in self.stages if stage.name in measured]
+        return known + sorted(measured - set(known))
+
+    @property
+    def tasks(self) -> list[str]:
+        """Return the few-shot tasks, by name."""
+        return sorted({cell.task for cell in self.scores})
+
+    @property
+    def shots(self) -> list[int]:
+        """Return the numbers of examples shown, fewest first."""
+        return sorted({cell.shots for cell in self.scores})
+
+    def figure(self, stage: str, key: str) -> float | None:
+        """Return a number of a stage's evaluation summary."""
+        return number(self.summary.get(stage, {}).get(key))
+
+    @property
+    def simulated(self) -> bool:
+        """Tell whether the labels come from simulated labelers."""
+        manifest = self.stage("label").manifest
+        return bool(manifest and manifest.metrics.get("simulated"))
+
+
+def gather(config: RunConfig) -> RunRecord:
+    """Read a run folder.
+
+    Raises:
+        SteerlineError: if a file is there but is not what its name says.
+    """
+    run_dir = config.run_dir
+    folder = run_dir / EVALUATE
+    stages = tuple(
+        stage
+        for name in config.stages
+        if stage_of(name) != "report"
+        and ((stage := _stage(run_dir, name)).manifest or name in config.line)
+    )
+    documents: dict[Cell, dict[str, float]] = {}
+    for row in _rows(folder / "documents.jsonl"):
+        correct = number(row.get("correct"))
+        if correct is not None and {"stage", "task", "shots", "doc"} <= row.keys():
+            cell = Cell(str(row["stage"]), str(row["task"]), int(row["shots"]))
+            documents.setdefault(cell, {})[str(row["doc"])] = correct
+    return RunRecord(
+        run_dir=run_dir,
+        stages=stages,
+        scores=dict(_scores(_json(folder / "results.json"))),
+        summary=_mappings(_json(folder / "summary.json")),
+        documents=documents,
+        completions={
+            path.stem: {str(row["prompt_id"]): row for row in _rows(path) if "prompt_id" in row}
+            for path in sorted((folder / "completions").glob("*.jsonl"))
+        },
+        accuracy=_json(run_dir / "reward" / "accuracy.json"),
+    )
+
+
+def number(value: object) -> float | None:
+    """Return a finite number, or None for anything else; true and false are 1 and 0."""
+    if isinstance(value, bool | int | float) and math.isfinite(value):
+        return float(value)
+    return None
+
+
+def _stage(run_dir: Path, name: str) -> StageRecord:
+    curves: dict[str, Curve] = {}
+    for row in _log_rows(run_dir / name / "metrics.jsonl"):
+        step = number(row.get("step"))
+        for key, value in row.items():
+            if key != "step" and step is not None and (figure := number(value)) is not None:
+                curve = curves.setdefault(key, Curve([], []))
+                curve.steps.append(int(step))
+                curve.values.append(figure)
+    return StageRecord(name, Manifest.read(run_dir / name), curves)
+
+
+def _log_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the rows of a log that its stage may still be writing: a cut last line is left out."""
+    if not path.is_file():
+        return
+    with path.open("rb") as lines:
+        for line_number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                if not line.endswith(b"\n"):
+                    return
+                what = f"not a JSON object ({error}). Run the stage again with --force."
+                raise DataError.at(path, line_number, what) from error
+            if isinstance(row, dict):
+                yield row
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    if path.is_file():
+        for _, row in read_jsonl(path):
+            yield row
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}). Run its stage again with --force.") from error
+    return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(value: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {key: inner for key, inner in value.items() if isinstance(inner, Mapping)}
+
+
+def _scores(results: Mapping[str, Any]) -> Iterator[tuple[Cell, Mapping[str, float]]]:
+    for stage, tasks in _mappings(results).items():
+        for task, by_shots in _mappings(tasks).items():
+            for shots, figures in _mappings(by_shots).items():
+                kept = {key: number(value) for key, value in figures.items()}
+                yield (
+                    Cell(stage, task, int(shots)),
+                    {key: value for key, value in kept.items() if value is not None},
+                )

@@ -1,0 +1,243 @@
+"""Write the report: one page that needs nothing but itself, and its numbers beside it.
+
+The page makes no request (a content security policy forbids any), runs no script, and shows model
+text as text: Jinja2 escapes everything that is not an SVG drawn here. ``report.json`` holds the
+numbers that the page shows, ``tax.csv`` the tax table for a spreadsheet. The same run folder gives
+the same bytes: nothing in them is the time of writing.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline.artifacts import write_text
+from pipeline.config.evaluate import ReportSection
+from pipeline.config.run import RunConfig
+from pipeline.report import words
+from pipeline.report.charts import dash_of
+from pipeline.report.gather import BASE, Cell, RunRecord, gather, number
+from pipeline.report.sections import (
+    LOSSES,
+    colours,
+    gain_charts,
+    loss_charts,
+    pick_samples,
+    ppo_charts,
+    stage_rows,
+)
+from pipeline.report.tables import (
+    MEAN,
+    NO_PTX,
+    PTX,
+    SFT,
+    TaxCell,
+    following_table,
+    glance_table,
+    language_table,
+    ptx_start,
+    recoveries,
+    reward_table,
+    tax_table,
+)
+from pipeline.report.verdict import write_verdict
+
+TAX_COLUMNS = (
+    *("stage", "task", "shots", "score", "stderr", "n", "ece", "brier"),
+    *("difference", "low", "high", "p", "p_holm", "documents"),
+)
+
+
+def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dict[str, Any]:
+    """Write ``report.html``, ``report.json`` and ``tax.csv`` of a run, and return its headline.
+
+    Args:
+        config: the run's configuration.
+        folder: where the three files go.
+        section: title, notes and number of samples.
+
+    Raises:
+        SteerlineError: if a file of the run is there but cannot be read.
+    """
+    run, seed = gather(config), config.seed
+    tax, following = tax_table(run, seed), following_table(run, seed)
+    recovered, glance = recoveries(run, config, seed), glance_table(run)
+    language, reward = language_table(run), reward_table(run)
+    verdict = write_verdict(run, tax, following, recovered)
+    stages, palette = stage_rows(run), colours(run)
+    scored = [name for name in run.evaluated if any(cell.stage == name for cell in tax)]
+    headline = make_headline(run, glance)
+    page = _environment().get_template("template.html.jinja")
+    html = page.render(
+        title=section.title,
+        notes=section.notes,
+        facts=_facts(config, run),
+        verdict=verdict,
+        run=run,
+        glance=glance,
+        gain=gain_charts(run, tax, following),
+        stages=stages,
+        tax=tax,
+        scored=scored,
+        families=_families(tax),
+        base=BASE,
+        mean=MEAN,
+        start=ptx_start(run, config),
+        recovered=recovered,
+        language=language,
+        calibrated=any(row.ece is not None for row in tax.values()),
+        following=following,
+        reward=reward,
+        ppo=ppo_charts(run),
+        ppo_stages=[stage.name for stage in run.of_kind("ppo")],
+        losses=loss_charts(run),
+        loss_palette={label: place for place, label in enumerate(LOSSES.values(), start=1)},
+        samples=pick_samples(run, section.samples),
+        palette=palette,
+        packages=_packages(run),
+    )
+    numbers = {
+        "title": section.title,
+        "simulated_labels": run.simulated,
+        "headline": headline,
+        "verdict": verdict,
+        "stages": [
+            {
+                "stage": row.record.name,
+                "status": row.status,
+                "seconds": row.record.manifest.seconds if row.record.manifest else None,
+                "metrics": dict(row.record.manifest.metrics) if row.record.manifest else {},
+            }
+            for row in stages
+        ],
+        "tax": [_flat(row) for row in tax.values()],
+        "recovered_by_ptx": [{**asdict(row), "share": row.share} for row in recovered],
+        "language": language,
+        "instruction_following": [asdict(row) for row in following],
+        "reward": reward,
+        "curves": {stage.name: _curves(stage.curves) for stage in run.stages if stage.curves},
+    }
+    _write(folder / "report.html", html)
+    _write(folder / "report.json", json.dumps(_finite(numbers), indent=1, ensure_ascii=False) + "\n")
+    _write(folder / "tax.csv", _csv(tax))
+    return headline
+
+
+def make_headline(run: RunRecord, glance: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the run's outcome in a few numbers; all rates are fractions, what is missing is None."""
+    rows = {row["stage"]: row for row in glance}
+    headline: dict[str, Any] = {}
+    for key, stage in (("base", BASE), (SFT, SFT), (PTX, PTX), (NO_PTX, NO_PTX)):
+        row = rows.get(stage)
+        names = ("instruction_following", "fewshot", "perplexity")
+        headline[key] = {name: row[name] for name in names} if row else None
+    label, reward = run.stage("label"), run.stage("reward")
+    return {
+        **headline,
+        "reward_accuracy": reward.metric("accuracy"),
+        "gold_accuracy": reward.metric("gold_accuracy", "gold") or label.metric("gold_accuracy"),
+        "labeler_agreement": label.metric("labeler_agreement"),
+        "ppo_win_rate": run.figure(PTX, "win_rate_vs_sft"),
+    }
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "dash": dash_of,
+        "digits": words.digits,
+        "duration": words.duration,
+        "interval": words.interval,
+        "judgment": _judgment,
+        "percent": words.percent,
+        "plain": words.signed_digits,
+        "prompt": words.prompt_text,
+        "signed": words.signed,
+        "visible": words.visible,
+    }
+    return environment
+
+
+def _judgment(row: Mapping[str, Any]) -> str:
+    """Say what the judges made of one completion."""
+    said = []
+    followed = number(row.get("followed"))
+    if followed is not None:
+        said.append("followed" if followed >= 1 else "not followed")
+    for key in ("utility", "score"):
+        value = number(row.get(key))
+        if value is not None:
+            said.append(f"{key} {words.digits(value, 2)}")
+    return " · ".join(said)
+
+
+def _facts(config: RunConfig, run: RunRecord) -> list[str]:
+    made = [stage.manifest for stage in run.stages if stage.manifest]
+    facts = [f"run {config.top.run_dir}", f"seed {config.seed}"]
+    facts.append(f"base {config.top.base}" if config.top.base else "base trained from scratch")
+    seconds = sum(manifest.seconds for manifest in made)
+    if seconds:
+        facts.append(f"{words.duration(seconds)} of work")
+    finished = max((manifest.finished for manifest in made), default="")
+    if finished:
+        facts.append(f"as of {finished[:16].replace('T', ' ')} UTC")
+    return facts
+
+
+def _packages(run: RunRecord) -> str:
+    made = [stage.manifest for stage in run.stages if stage.manifest]
+    versions = sorted({item for manifest in made for item in manifest.packages.items()})
+    commits = sorted({manifest.git_commit[:12] for manifest in made if manifest.git_commit})
+    texts = [f"{name} {version}" for name, version in versions]
+    return " · ".join([*texts, *(f"commit {commit}" for commit in commits)])
+
+
+def _families(tax: Mapping[Cell, TaxCell]) -> dict[str, int]:
+    compared = [row.cell.task == MEAN for row in tax.values() if row.change]
+    return {"means": sum(compared), "tasks": len(compared) - sum(compared)}
+
+
+def _flat(row: TaxCell) -> dict[str, Any]:
+    change = asdict(row.change) if row.change else {}
+    values = {**row.cell._asdict(), **asdict(row), **change}
+    values["n"], values["documents"] = row.n, change.get("n")
+    return {key: values.get(key) for key in TAX_COLUMNS}
+
+
+def _csv(tax: Mapping[Cell, TaxCell]) -> str:
+    text = io.StringIO()
+    table = csv.DictWriter(text, TAX_COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(_flat(row) for row in tax.values())
+    return text.getvalue()
+
+
+def _curves(curves: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: curve._asdict() for key, curve in curves.items()}
+
+
+def _finite(value: Any) -> Any:
+    """Return a value with what JSON cannot hold (NaN, infinities) as null."""
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _write(path: Path, text: str) -> None:
+    # A name in a data file may hold half of a surrogate pair, which UTF-8 cannot write.
+    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))

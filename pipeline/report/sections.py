@@ -1,0 +1,183 @@
+"""Lay out what the page shows beside its tables of differences: stages, rewards, charts, samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.artifacts import hash_file
+from pipeline.report.charts import (
+    SERIES,
+    Chart,
+    Estimate,
+    Series,
+    draw_curves,
+    draw_intervals,
+)
+from pipeline.report.gather import EVALUATE, Cell, RunRecord, StageRecord, number
+from pipeline.report.tables import MEAN, Following, TaxCell
+from pipeline.runs import is_at_work
+
+FIGURES_SHOWN = 4
+TRAINED = ("pretrain", "sft", "reward", "ppo")
+PPO_CURVES = {
+    "objective/scores": "Score from the reward model",
+    "objective/kl": "KL to the reference policy (nats a completion)",
+    "objective/rlhf_reward": "Score minus β · KL",
+    "objective/entropy": "Entropy of the rollouts (nats a completion)",
+    "policy/ratio": "Mean probability ratio",
+    "policy/clipfrac": "Share of ratios clipped",
+    "policy/approxkl": "Approximate KL of one update",
+    "value/explained_variance": "Variance that the value model explains",
+    "loss/policy": "Policy loss",
+    "loss/value": "Value loss",
+    "loss/ptx": "Pretraining loss (ptx)",
+    "grad_norm/policy": "Gradient norm, policy",
+    "grad_norm/value": "Gradient norm, value model",
+    "grad_norm/ptx": "Gradient norm, ptx",
+}
+LOSSES = {"loss": "training", "eval_loss": "held out"}
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """Hold a row of the stage table.
+
+    Attributes:
+        status: the manifest's, ``cut`` where no process is at work on a running stage.
+        parents: stage, start of its manifest's hash, and whether that manifest has changed since.
+    """
+
+    record: StageRecord
+    status: str
+    figures: Sequence[tuple[str, float]]
+    parents: Sequence[tuple[str, str, bool]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Hold one held-out prompt and every stage's answer to it."""
+
+    prompt_id: str
+    prompt: Any
+    answers: Sequence[tuple[str, Mapping[str, Any]]]
+
+
+def colours(run: RunRecord) -> dict[str, int]:
+    """Give each stage that trains a model its colour, the same in every chart."""
+    names = [stage.name for stage in run.stages if stage.kind in TRAINED]
+    names += [name for name in run.evaluated if name not in names]
+    return {name: i % SERIES for i, name in enumerate(names)}
+
+
+def stage_rows(run: RunRecord) -> list[StageRow]:
+    """Return the stage table, in the order of the line."""
+    return [_stage_row(run, stage) for stage in run.stages]
+
+
+def _stage_row(run: RunRecord, stage: StageRecord) -> StageRow:
+    manifest = stage.manifest
+    if manifest is None:
+        return StageRow(stage, "not run", [], [])
+    status: str = manifest.status
+    if status == "running" and not is_at_work(run.run_dir / stage.name):
+        status = "cut"
+    figures = [
+        (key, value)
+        for key, raw in manifest.metrics.items()
+        if not isinstance(raw, bool) and (value := number(raw)) is not None
+    ]
+    parents = []
+    for name, known in manifest.parents.items():
+        path = run.run_dir / name / "manifest.json"
+        parents.append((name, known[:8], not path.is_file() or hash_file(path) != known))
+    return StageRow(stage, status, figures[:FIGURES_SHOWN], parents)
+
+
+def gain_charts(
+    run: RunRecord, tax: Mapping[Cell, TaxCell], following: Sequence[Following]
+) -> list[Chart]:
+    """Draw what alignment gained and what it cost: one row a stage, 95 % intervals."""
+    palette = colours(run)
+    charts = []
+    rates = [
+        Estimate(
+            row.stage,
+            palette[row.stage],
+            row.rate,
+            row.spread and row.spread.low,
+            row.spread and row.spread.high,
+        )
+        for row in following
+        if row.rate is not None
+    ]
+    if rates:
+        source = f"{EVALUATE}/completions/"
+        title = "Instructions followed, % of held-out prompts"
+        charts.append(draw_intervals("following", title, rates, source, zero=False))
+    for shots in run.shots:
+        rows = [
+            Estimate(stage, palette[stage], change.difference, change.low, change.high)
+            for stage in run.evaluated
+            if (row := tax.get(Cell(stage, MEAN, shots))) and (change := row.change)
+        ]
+        if rows:
+            source = f"{EVALUATE}/documents.jsonl"
+            title = f"Few-shot mean against the base, {shots} shots"
+            charts.append(draw_intervals(f"tax-{shots}", title, rows, source, zero=True))
+    return charts
+
+
+def ppo_charts(run: RunRecord) -> list[Chart]:
+    """Draw PPO's curves, one chart a metric with a line for each ``ppo`` stage."""
+    palette, stages = colours(run), run.of_kind("ppo")
+    source = ", ".join(f"{stage.name}/metrics.jsonl" for stage in stages)
+    charts = []
+    for key, title in PPO_CURVES.items():
+        series = [
+            Series(stage.name, palette[stage.name], stage.curves[key])
+            for stage in stages
+            if key in stage.curves
+        ]
+        if series:
+            name = "ppo-" + key.replace("/", "-").replace("_", "-")
+            charts.append(draw_curves(name, title, series, source))
+    return charts
+
+
+def loss_charts(run: RunRecord) -> list[Chart]:
+    """Draw the losses of pretraining, SFT and the reward model, a chart a stage."""
+    return [chart for kind in TRAINED[:3] for stage in run.of_kind(kind) for chart in _loss(stage)]
+
+
+def _loss(stage: StageRecord) -> Iterator[Chart]:
+    series = [
+        Series(label, place, stage.curves[key])
+        for place, (key, label) in enumerate(LOSSES.items(), start=1)
+        if key in stage.curves
+    ]
+    if series:
+        name = "loss-" + stage.name.replace("@", "-")
+        yield draw_curves(name, f"{stage.name}: loss", series, f"{stage.name}/metrics.jsonl")
+
+
+def pick_samples(run: RunRecord, count: int) -> list[Sample]:
+    """Return prompts evenly spaced through the held-out list, with the stages' answers.
+
+    Their places alone decide, so that nobody's choice, and no stage's success, is in the sample.
+    """
+    stages = [stage for stage in run.evaluated if run.completions.get(stage)]
+    prompts = list(dict.fromkeys(name for stage in stages for name in run.completions[stage]))
+    count = min(count, len(prompts))
+    picked = [prompts[i * len(prompts) // count] for i in range(count)]
+    samples = []
+    for name in picked:
+        answers = [
+            (stage, run.completions[stage][name])
+            for stage in stages
+            if name in run.completions[stage]
+        ]
+        prompt = next((row["prompt"] for _, row in answers if "prompt" in row), "")
+        samples.append(Sample(name, prompt, answers))
+    return samples

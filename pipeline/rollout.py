@@ -1,0 +1,114 @@
+"""Hold what one PPO iteration sampled and learned about it, and cut it into minibatches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Prompts with their sampled completions, one row an episode.
+
+    Rows are laid out as left padding, prompt, completion, right padding; completions begin in the
+    same column for every row.
+
+    Attributes:
+        ids: the whole rows, [batch, width].
+        attention_mask: True at real tokens, [batch, width].
+        completion_mask: True at real completion tokens, [batch, time].
+        ended: True where the completion ended by itself, [batch].
+    """
+
+    ids: Tensor
+    attention_mask: Tensor
+    completion_mask: Tensor
+    ended: Tensor
+
+    @property
+    def completions(self) -> Tensor:
+        """Return the completion columns of the ids, [batch, time]."""
+        return self.ids[:, -self.completion_mask.shape[1] :]
+
+    @property
+    def token_count(self) -> int:
+        """Return how many real completion tokens there are."""
+        return int(self.completion_mask.sum())
+
+    def __len__(self) -> int:
+        """Return how many episodes there are."""
+        return self.ids.shape[0]
+
+    def rows(self, index: Tensor) -> Self:
+        """Return the episodes of an index."""
+        index = index.to(self.ids.device)
+        return type(self)(**{name: tensor[index] for name, tensor in vars(self).items()})
+
+    def split(self, size: int, order: Tensor) -> Iterator[Self]:
+        """Yield parts of ``size`` episodes, in the given order."""
+        for start in range(0, len(order), size):
+            yield self.rows(order[start : start + size])
+
+    def trimmed(self) -> Self:
+        """Drop the columns that are padding in every row."""
+        time = self.completion_mask.shape[1]
+        first = int(self.attention_mask.any(dim=0).int().argmax())
+        last = max(1, int(self.completion_mask.any(dim=0).sum()))
+        width = slice(first, self.ids.shape[1] - time + last)
+        cut = {
+            name: tensor[:, width if name in ("ids", "attention_mask") else slice(last)]
+            for name, tensor in vars(self).items()
+            if tensor.dim() == 2
+        }
+        return dataclasses.replace(self, **cut)
+
+
+@dataclass(frozen=True)
+class Rollout(Episodes):
+    """Episodes with all that the update needs.
+
+    Attributes:
+        scores: from the reward model, the missing-end penalty included, [batch].
+        logprobs: of the completions under the policy that sampled them, [batch, time].
+        ref_logprobs: under the reference, [batch, time].
+        values: before each completion token, [batch, time].
+        rewards: KL-shaped, [batch, time].
+        advantages: [batch, time].
+        returns: [batch, time].
+    """
+
+    scores: Tensor
+    logprobs: Tensor
+    ref_logprobs: Tensor
+    values: Tensor
+    rewards: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+def lay_out(
+    prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], pad_id: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Put prompts and completions in rows whose completions begin in the same column.
+
+    Args:
+        prompts: token ids a row.
+        completions: token ids a row.
+        pad_id: fills what is no token.
+    Returns:
+        ids and attention mask, [batch, width], and the completion mask, [batch, time].
+    """
+    prompt_width = max(len(prompt) for prompt in prompts)
+    time = max(len(completion) for completion in completions)
+    ids = torch.full((len(prompts), prompt_width + time), pad_id, dtype=torch.long)
+    mask = torch.zeros(ids.shape, dtype=torch.bool)
+    for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        real = slice(prompt_width - len(prompt), prompt_width + len(completion))
+        ids[i, real] = torch.tensor([*prompt, *completion], dtype=torch.long)
+        mask[i, real] = True
+    return ids, mask, mask[:, prompt_width:]

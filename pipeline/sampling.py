@@ -1,0 +1,243 @@
+"""Draw completions from a policy, the same ones however the prompts are grouped.
+
+The randomness of a completion is keyed by (seed, step, prompt, sample index): its uniform numbers
+come from its own generator and pick tokens by inverse transform. Neither the batch it is in, nor
+its row, nor the number of processes changes a token.
+
+Departures from ``model.generate``:
+1. The batch shrinks as rows finish.
+2. Randomness by row, not one generator for the batch (and not one seed a rank, as the literature).
+3. Beam search is left to ``model.generate``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from pipeline.config.sampling import DecodingSection
+from pipeline.decoding import logits_processors
+from pipeline.formatting import Formatter
+from pipeline.masked import positions
+from pipeline.records import Prompt
+
+FinishReason = Literal["eos", "length", "stop"]
+
+
+@dataclass(frozen=True)
+class SampledText:
+    """One completion as it was sampled.
+
+    Attributes:
+        ids: sampled tokens, the end token included where there is one.
+        text: what a person reads: without special tokens, cut at a stop string.
+        finish_reason: ended by itself, cut at max_new_tokens, or at a stop string.
+    """
+
+    ids: list[int]
+    text: str
+    finish_reason: FinishReason
+
+
+def uniforms(key: str, count: int) -> np.ndarray:
+    """Return ``count`` uniform numbers in [0, 1) that depend on the key alone."""
+    digest = hashlib.sha256(key.encode()).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+    return generator.random(count)
+
+
+def pick_tokens(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Pick a token a row by inverse transform: the first whose cumulative probability exceeds u.
+
+    Args:
+        logits: processed next-token logits, [batch, vocabulary].
+        uniform: one number in [0, 1) a row, [batch].
+    Returns:
+        Token ids, [batch].
+    """
+    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
+    threshold = uniform[:, None] * cumulative[:, -1:]
+    return (cumulative <= threshold).sum(dim=-1).clamp(max=logits.shape[-1] - 1)
+
+
+def left_pad(
+    rows: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return ids and mask, [batch, time], the rows' ends aligned."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
+    mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row) :] = torch.tensor(row, dtype=torch.long)
+        mask[i, width - len(row) :] = True
+    return ids.to(device), mask.to(device)
+
+
+@torch.no_grad()
+def sample_batch(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    keys: Sequence[str],
+    decoding: DecodingSection,
+    formatter: Formatter,
+) -> list[list[int]]:
+    """Sample one completion for each prompt, in one batch.
+
+    Args:
+        model: a causal language model.
+        prompts: token ids up to where the answer begins.
+        keys: what each completion's randomness depends on.
+        decoding: the parameters; ``num_beams`` is not read here.
+        formatter: gives the end and padding tokens, and text for stop strings.
+    Returns:
+        Sampled ids a prompt, the end token included where it was sampled.
+    """
+    ids, mask = left_pad(prompts, formatter.pad_id, model.device)
+    processors = logits_processors(decoding, ids.shape[1], formatter.end_id, model.device)
+    draws = torch.from_numpy(np.stack([uniforms(key, decoding.max_new_tokens) for key in keys]))
+    draws = draws.to(model.device)
+    alive = torch.arange(len(prompts), device=model.device)
+    finished: list[list[int]] = [[] for _ in prompts]
+    cache = DynamicCache(config=model.config)
+    new, new_positions = ids, positions(mask)
+    for t in range(decoding.max_new_tokens):
+        logits = model(
+            input_ids=new,
+            attention_mask=mask.long(),
+            position_ids=new_positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        logits = processors(ids, logits)
+        greedy = decoding.temperature == 0
+        tokens = logits.argmax(-1) if greedy else pick_tokens(logits, draws[alive, t])
+        for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
+            finished[row].append(token)
+        going = tokens != formatter.end_id
+        if decoding.stop:
+            going &= ~_stopped(
+                [finished[row] for row in alive.tolist()], decoding, formatter, going
+            )
+        if not going.any():
+            break
+        ids = torch.cat([ids, tokens[:, None]], dim=1)
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        if not going.all():
+            ids, mask, alive = ids[going], mask[going], alive[going]
+            cache.batch_select_indices(going.nonzero().squeeze(1))
+        new, new_positions = ids[:, -1:], positions(mask)[:, -1:]
+    return finished
+
+
+def _stopped(
+    rows: Sequence[Sequence[int]], decoding: DecodingSection, formatter: Formatter, like: Tensor
+) -> Tensor:
+    texts = [formatter.decode(row) for row in rows]
+    hits = [any(stop in text for stop in decoding.stop) for text in texts]
+    return torch.tensor(hits, device=like.device)
+
+
+@torch.no_grad()
+def search_beams(
+    model: Any, prompt: Sequence[int], decoding: DecodingSection, formatter: Formatter, count: int
+) -> list[list[int]]:
+    """Return the ``count`` best completions of a prompt by beam search, best first."""
+    ids = torch.tensor([list(prompt)], device=model.device)
+    processors = logits_processors(decoding, ids.shape[1], formatter.end_id, model.device)
+    found = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        logits_processor=processors,
+        do_sample=False,
+        num_beams=decoding.num_beams,
+        num_return_sequences=count,
+        length_penalty=decoding.length_penalty,
+        early_stopping=decoding.early_stopping,
+        max_new_tokens=decoding.max_new_tokens,
+        eos_token_id=formatter.end_id,
+        pad_token_id=formatter.pad_id,
+        stop_strings=decoding.stop or None,
+        tokenizer=formatter.tokenizer if decoding.stop else None,
+    )
+    rows = [row[ids.shape[1] :].tolist() for row in found]
+    return [_cut_after_end(row, formatter) for row in rows]
+
+
+def _cut_after_end(row: list[int], formatter: Formatter) -> list[int]:
+    if formatter.end_id in row:
+        return row[: row.index(formatter.end_id) + 1]
+    while row and row[-1] == formatter.pad_id:
+        row = row[:-1]
+    return row
+
+
+def read_text(ids: list[int], decoding: DecodingSection, formatter: Formatter) -> SampledText:
+    """Turn sampled ids into text, cut before the first stop string."""
+    text = formatter.decode(ids)
+    places = [text.index(stop) for stop in decoding.stop if stop in text]
+    if places:
+        return SampledText(ids, text[: min(places)], "stop")
+    return SampledText(ids, text, "eos" if formatter.end_id in ids else "length")
+
+
+def sample_completions(
+    model: Any,
+    formatter: Formatter,
+    prompts: Sequence[Prompt],
+    decoding: DecodingSection,
+    *,
+    seed: int,
+    step: int = 0,
+    sample_index: int | Sequence[int] = 0,
+    batch_size: int = 32,
+) -> list[SampledText]:
+    """Sample one completion for each prompt.
+
+    Args:
+        model: a causal language model.
+        formatter: of the model's tokenizer.
+        prompts: what to answer; give a prompt several times for several completions.
+        decoding: temperature, truncation, penalties, lengths, stop strings.
+        seed: the run's.
+        step: part of the key, so that the same prompt is answered anew at another step.
+        sample_index: tells several completions of one prompt apart; one for all, or one each.
+        batch_size: completions at once; changes nothing but speed.
+
+    Raises:
+        DataError: if a prompt leaves no room for max_new_tokens in the model's context.
+    """
+    room = model.config.max_position_embeddings - decoding.max_new_tokens
+    encoded = [formatter.check_length(prompt, room, "prompts") for prompt in prompts]
+    indices = [sample_index] * len(prompts) if isinstance(sample_index, int) else list(sample_index)
+    keys = [
+        f"{seed}:{step}:{prompt.id}:{index}" for prompt, index in zip(prompts, indices, strict=True)
+    ]
+    if decoding.num_beams > 1:
+        beams = [
+            search_beams(model, ids, decoding, formatter, index + 1)[index]
+            for ids, index in zip(encoded, indices, strict=True)
+        ]
+        return [read_text(ids, decoding, formatter) for ids in beams]
+    sampled: list[list[int]] = [[] for _ in prompts]
+    for rows in batches_by_length(encoded, batch_size):
+        batch = sample_batch(
+            model, [encoded[i] for i in rows], [keys[i] for i in rows], decoding, formatter
+        )
+        for row, ids in zip(rows, batch, strict=True):
+            sampled[row] = ids
+    return [read_text(ids, decoding, formatter) for ids in sampled]
+
+
+def batches_by_length(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
+    """Yield batches of row indices, rows of like length together."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]

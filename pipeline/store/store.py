@@ -1,0 +1,282 @@
+"""Keep prompts, sampled completions, labeling tasks and judgments: the one way to the labels.
+
+People's judgments and simulated ones take the same path: ``lease_task``, then ``submit``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import Session
+
+from pipeline.artifacts import write_text
+from pipeline.errors import DataError, StoreError
+from pipeline.records import Prompt, Ranking, read_jsonl
+from pipeline.store import catalog, exchange, leasing
+from pipeline.store.connect import connect, for_writing
+from pipeline.store.rows import JudgmentRecord, read_row, write_row
+from pipeline.store.schema import (
+    AssignmentRow,
+    CompletionRow,
+    JudgmentRow,
+    LabelerRow,
+    PromptRow,
+    TaskRow,
+)
+from pipeline.store.values import (
+    SPLITS,
+    Group,
+    ImportCount,
+    Judgment,
+    Kind,
+    Receipt,
+    SampledCompletion,
+    Split,
+    StoredCompletion,
+    Task,
+)
+
+LEASE = timedelta(minutes=30)
+
+
+def utc_now() -> datetime:
+    """Return the time of day, in UTC."""
+    return datetime.now(UTC)
+
+
+class LabelStore:
+    """Hold an open label store; a context manager that closes it.
+
+    Args:
+        engine: an engine on a migrated database, as ``open`` makes it.
+        clock: where the time comes from, aware.
+    """
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime] = utc_now) -> None:
+        self._engine = engine
+        self._clock = clock
+
+    @classmethod
+    def open(
+        cls,
+        url_or_path: str | Path,
+        create: bool = True,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> LabelStore:
+        """Open the store at a SQLAlchemy URL or in a SQLite file, and migrate it where it is older.
+
+        Raises:
+            StoreError: if there is none and ``create`` is False, or it cannot be opened, is
+                something else, or was written by a newer version.
+        """
+        return cls(connect(url_or_path, create=create), clock)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def add_prompts(self, prompts: Iterable[Prompt], *, split: Split = "train") -> int:
+        """Add prompts to a split and return how many were new.
+
+        Raises:
+            StoreError: if one is in the store in another split; none is added then.
+        """
+        with self._write() as session:
+            now = self._clock()
+            return sum(catalog.add_prompt(session, prompt, split, now) for prompt in prompts)
+
+    def prompts(self, split: Split | None = None) -> list[Prompt]:
+        """Return the prompts of a split, or of all, by id."""
+        query = select(PromptRow).where(PromptRow.split.in_(_splits(split))).order_by(PromptRow.id)
+        with self._read() as session:
+            return [catalog.read_prompt(row) for row in session.scalars(query)]
+
+    def add_completions(
+        self, prompt_id: str, completions: Iterable[SampledCompletion]
+    ) -> list[str]:
+        """Add sampled completions of a prompt and return their ids, in order.
+
+        Equal texts become one completion that keeps every provenance; their ids are equal.
+
+        Raises:
+            StoreError: if the prompt is unknown, or for a text that ``reason_to_refuse`` would
+                name; none is added then.
+        """
+        with self._write() as session:
+            return catalog.add_completions(session, prompt_id, completions, self._clock())
+
+    def completions(self, prompt_id: str) -> list[StoredCompletion]:
+        """Return a prompt's distinct completions, by id."""
+        with self._read() as session:
+            return catalog.read_completions(session, prompt_id)
+
+    def create_ranking_tasks(self, overlap: int, split: Split | None = None) -> int:
+        """Make a ranking task for each prompt with two or more completions; count the new ones.
+
+        A task compares all completions that its prompt has now. Asked again, it makes only what is
+        missing, and existing tasks take the new overlap (the number of labelers wanted).
+        """
+        with self._write() as session:
+            return catalog.create_ranking_tasks(session, overlap, _splits(split), self._clock())
+
+    def add_labeler(self, name: str, *, kind: Kind = "human", group: Group = "train") -> int:
+        """Add a labeler and return the id; the same labeler again has the same id.
+
+        Raises:
+            StoreError: if the name belongs to another kind or group, or lacks the
+                ``SIMULATED_PREFIX`` of simulated labelers.
+        """
+        with self._write() as session:
+            return catalog.add_labeler(session, name, kind, group, self._clock()).id
+
+    def lease_task(self, labeler_id: int, duration: timedelta = LEASE) -> Task | None:
+        """Give a labeler the task they hold, or one with a free place, or None if there is none.
+
+        Raises:
+            StoreError: if there is no such labeler.
+        """
+        with self._write() as session:
+            return leasing.lease(session, labeler_id, duration, self._clock())
+
+    def submit(self, token: str, judgment: Judgment, idempotency_key: str) -> Receipt:
+        """Store a judgment durably; the same key again changes nothing and returns the same.
+
+        Raises:
+            StoreError: as ``leasing.submit`` says.
+        """
+        with self._write() as session:
+            return leasing.submit(session, token, judgment, idempotency_key, self._clock())
+
+    def rankings(self, split: Split | None = None, group: Group | None = None) -> list[Ranking]:
+        """Return the latest judgment of each labeler on each task, in a fixed order.
+
+        Completions come by id, which tells nothing of their rank. Simulated judgments are those
+        whose labeler begins with ``SIMULATED_PREFIX``.
+        """
+        with self._read() as session:
+            return exchange.read_rankings(session, split, group)
+
+    def snapshot_hash(self) -> str:
+        """Return the SHA-256 that names this set of judgments; see ``exchange.hash_judgments``."""
+        with self._read() as session:
+            return exchange.hash_judgments(session)
+
+    def counts(self) -> dict[str, int]:
+        """Count what the store holds; ``places_*`` are judgments wanted and labelers done."""
+        done = AssignmentRow.state == "done"
+        held = (AssignmentRow.state == "leased") & (AssignmentRow.lease_expires > self._clock())
+        queries = {
+            "prompts": select(func.count()).select_from(PromptRow),
+            "completions": select(func.count()).select_from(CompletionRow),
+            "tasks": select(func.count()).select_from(TaskRow),
+            "places_wanted": select(func.coalesce(func.sum(TaskRow.overlap), 0)),
+            "places_done": select(func.count()).where(done),
+            "places_leased": select(func.count()).where(held),
+            "labelers_human": select(func.count()).where(LabelerRow.kind == "human"),
+            "labelers_simulated": select(func.count()).where(LabelerRow.kind == "simulated"),
+            "judgments_human": select(func.count()).where(~JudgmentRow.simulated),
+            "judgments_simulated": select(func.count()).where(JudgmentRow.simulated),
+        }
+        with self._read() as session:
+            return {name: int(session.scalars(query).one()) for name, query in queries.items()}
+
+    def export_jsonl(self, path: Path | str) -> int:
+        """Write one row a judgment, all revisions, in one step; return how many."""
+        with self._read() as session:
+            rows = [write_row(record) for record in exchange.iterate_records(session)]
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        write_text(Path(path), "".join(lines))
+        return len(rows)
+
+    def import_jsonl(
+        self, path: Path | str, *, split: Split = "train", source: str | None = None
+    ) -> ImportCount:
+        """Add the judgments of a ranking JSONL, all or none, and count those already here.
+
+        Args:
+            path: the file, in the format of ``pipeline.store.rows``.
+            split: the split of prompts whose rows name none.
+            source: the origin of what rows do not name; the file's name by default.
+
+        Raises:
+            DataError: naming the file and line that is malformed or contradicts the store.
+        """
+        source = source or Path(path).stem
+        rows = ((line, lambda row=row: read_row(row, source)) for line, row in read_jsonl(path))
+        return self._import(rows, str(path), source, split)
+
+    def import_rankings(
+        self,
+        rankings: Iterable[Ranking],
+        *,
+        split: Split,
+        source: str,
+        simulated: bool = False,
+    ) -> ImportCount:
+        """Add plain rankings of another source, all or none; their ranks may have gaps.
+
+        Raises:
+            DataError: naming the source and the 1-based ranking that is malformed or contradicts
+                the store.
+        """
+        rows = (
+            (
+                number,
+                lambda ranking=ranking: JudgmentRecord.from_ranking(
+                    ranking, source, simulated=simulated
+                ),
+            )
+            for number, ranking in enumerate(rankings, start=1)
+        )
+        return self._import(rows, source, source, split)
+
+    def _import(
+        self,
+        rows: Iterable[tuple[int, Callable[[], JudgmentRecord]]],
+        where: str,
+        source: str,
+        split: Split,
+    ) -> ImportCount:
+        added = total = 0
+        with self._write() as session:
+            importer = exchange.Importer(session, source, split, self._clock())
+            for line, parse in rows:
+                try:
+                    added += importer.add(parse())
+                except StoreError as error:
+                    raise DataError.at(where, line, str(error)) from error
+                total += 1
+        return ImportCount(added, total - added)
+
+    @contextmanager
+    def _read(self) -> Iterator[Session]:
+        with Session(self._engine) as session:
+            yield session
+
+    @contextmanager
+    def _write(self) -> Iterator[Session]:
+        with Session(for_writing(self._engine)) as session, session.begin():
+            yield session
+
+
+def _splits(split: Split | None) -> tuple[str, ...]:
+    return SPLITS if split is None else (split,)

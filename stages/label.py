@@ -1,0 +1,77 @@
+"""Gather the labels: ``steerline label CONFIG``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.agreement import Bootstrap, pairwise_agreement
+from pipeline.config.label import LabelSection
+from pipeline.config.run import RunConfig
+from pipeline.config.sampling import SampleSection
+from pipeline.data import hash_sources
+from pipeline.errors import RunError
+from pipeline.labeling import gold_accuracy, import_rankings, open_store, simulate
+from pipeline.runs import open_stage
+from pipeline.store import LabelStore
+from pipeline.world import World
+from stages.entry import run_stage_module
+
+
+def run(config: RunConfig, name: str, *, force: bool = False) -> None:
+    """Import rankings, make tasks of the sampled completions, and let simulated labelers work.
+
+    Raises:
+        RunError: if the tasks wait for people and there is no judgment yet.
+    """
+    section = config.section(name, LabelSection)
+    sampled = bool(config.section("sample", SampleSection).prompts)
+    with open_stage(
+        config,
+        name,
+        parents=["sample"] if sampled else [],
+        sources=hash_sources(section.imports, config.seed),
+        force=force,
+    ) as stage:
+        if stage.skip:
+            return
+        with open_store(config) as store:
+            imported = import_rankings(store, section.imports, config)
+            if section.simulated:
+                simulate(store, World(config.seed), section, config.seed)
+            else:
+                store.create_ranking_tasks(section.overlap, "train")
+                store.create_ranking_tasks(section.validation_overlap, "validation")
+            counts = store.counts()
+            if counts["judgments_human"] + counts["judgments_simulated"] == 0:
+                raise RunError(
+                    f"The label store has {counts['tasks']} tasks and no judgment yet. "
+                    "Let people label them, list label.imports, or set label.simulated."
+                )
+            figures = _measure(store, section, config.seed)
+            snapshot = store.snapshot_hash()
+        stage.finish({**counts, "imported": imported, "snapshot": snapshot, **figures})
+
+
+def _measure(store: LabelStore, section: LabelSection, seed: int) -> dict[str, Any]:
+    figures: dict[str, Any] = {"simulated": bool(section.simulated)}
+    agreement = pairwise_agreement(
+        store.rankings("validation"), ties=True, bootstrap=Bootstrap(seed=seed)
+    )
+    if agreement is not None:
+        figures["labeler_agreement"] = agreement.value
+        figures["labeler_agreement_interval"] = [agreement.low, agreement.high]
+        figures["labeler_agreement_comparisons"] = agreement.count
+    if section.simulated:
+        accuracy, pairs = gold_accuracy(World(seed), store.rankings("validation", "train"))
+        figures["gold_accuracy"], figures["gold_pairs"] = accuracy, pairs
+    return figures
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage as a command."""
+    return run_stage_module("label", run, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

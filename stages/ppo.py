@@ -1,0 +1,104 @@
+"""Optimise the policy: ``steerline ppo CONFIG``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.cards import write_card
+from pipeline.config.ppo import PpoSection
+from pipeline.config.pretrain import PretrainSection
+from pipeline.config.run import RunConfig
+from pipeline.config.source import Source
+from pipeline.data import hash_sources, read_prompts
+from pipeline.distributed import DTYPES, Workers
+from pipeline.errors import ConfigError
+from pipeline.formatting import Formatter
+from pipeline.models import load_policy, load_reward_model, load_value_model, new_value_model
+from pipeline.ppo import Models, PPOTrainer
+from pipeline.pretraining import pack_sources
+from pipeline.runs import StageRun, model_of, open_stage
+from pipeline.tokenizer import load_tokenizer
+from stages.entry import run_stage_module
+
+
+def run(config: RunConfig, name: str, *, force: bool = False) -> None:
+    """Train a policy by PPO, with pretraining gradients where ``ptx_coef`` is positive."""
+    section = config.section(name, PpoSection)
+    texts = _ptx_sources(config, name, section)
+    workers = Workers(section.precision)
+    sources = hash_sources([*section.prompts, *texts], config.seed)
+    parents = [section.init, section.reward]
+    with open_stage(
+        config, name, parents=parents, sources=sources, crew=workers, force=force
+    ) as stage:
+        if stage.skip:
+            return
+        formatter = Formatter(load_tokenizer(model_of(config, section.init)))
+        models = _load(config, section, stage)
+        length = section.ptx_length or models.policy.config.max_position_embeddings
+        trainer = PPOTrainer(
+            section,
+            workers,
+            formatter,
+            models,
+            prompts=read_prompts(section.prompts, config.seed),
+            ptx_sequences=pack_sources(texts, config.seed, formatter, length) if texts else None,
+            seed=config.seed,
+        )
+        if stage.resume_from:
+            trainer.load_state(stage.resume_from)
+        figures = trainer.train(stage)
+        _save(config, stage, trainer, figures)
+
+
+def _ptx_sources(config: RunConfig, name: str, section: PpoSection) -> Sequence[Source]:
+    if not section.ptx_coef:
+        return []
+    texts = section.ptx_sources or config.section("pretrain", PretrainSection).sources
+    if not texts:
+        raise ConfigError(
+            f"{name}.ptx_sources must list pretraining text when ptx_coef is "
+            f"{section.ptx_coef:g}, got []. Add sources, or set ptx_coef: 0."
+        )
+    return texts
+
+
+def _load(config: RunConfig, section: PpoSection, stage: StageRun) -> Models:
+    """Load the four models: the trained ones from the checkpoint that is resumed, if there is."""
+    dtype = DTYPES[section.precision]
+    start, reward = model_of(config, section.init), model_of(config, section.reward)
+    resumed = stage.resume_from
+    policy = load_policy(resumed / "policy" if resumed else start, dtype)
+    if section.activation_checkpointing:
+        policy.gradient_checkpointing_enable()
+    average = None
+    if section.ema_decay is not None:
+        average = load_policy(resumed / "average" if resumed else start, dtype)
+    value = (
+        load_value_model(resumed / "value", dtype) if resumed else new_value_model(reward, dtype)
+    )
+    return Models(
+        policy=policy,
+        ref_policy=load_policy(start, dtype),
+        reward_model=load_reward_model(reward, dtype),
+        value_model=value,
+        average=average,
+    )
+
+
+def _save(
+    config: RunConfig, stage: StageRun, trainer: PPOTrainer, figures: dict[str, float]
+) -> None:
+    tokenizer = trainer.formatter.tokenizer
+    policy = trainer.average or trainer.workers.unwrap(trainer.policy)
+    value_model = trainer.workers.unwrap(trainer.value_model)
+    stage.finish(figures)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the stage as a command."""
+    return run_stage_module("ppo", run, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import StoreError
+from pipeline.store import LabelStore
+
+HAMMER = """
+import sys
+from pipeline.store import Judgment, LabelStore
+
+path, process = sys.argv[1:]
+with LabelStore.open(path, create=False) as store:
+    labelers = [store.add_labeler(f"p{process}-{i}") for i in range(3)]
+    open_ = set(labelers)
+    while open_:
+        for labeler in sorted(open_):
+            task = store.lease_task(labeler)
+            if task is None:
+                open_.discard(labeler)
+                continue
+            ranks = {choice.id: i for i, choice in enumerate(task.completions, start=1)}
+            store.submit(task.token, Judgment(ranks), f"{labeler}/{task.id}")
+"""
+
+
+def test_processes_at_once_fill_every_place_exactly_once(path: Path, fill: Callable) -> None:
+    tasks, overlap = 40, 3
+    with LabelStore.open(path) as store:
+        fill(store, prompts=tasks, k=2, overlap=overlap)
+        processes = [
+            subprocess.Popen([sys.executable, "-c", HAMMER, str(path), str(i)]) for i in range(4)
+        ]
+        assert [process.wait(timeout=60) for process in processes] == [0, 0, 0, 0]
+        counts = store.counts()
+        assert counts["places_done"] == counts["judgments_human"] == tasks * overlap
+        assert counts["places_leased"] == 0
+        rankings = store.rankings()
+    per_task = Counter(ranking.prompt.id for ranking in rankings)
+    assert set(per_task.values()) == {overlap}
+    twice = Counter((ranking.prompt.id, ranking.labeler) for ranking in rankings)
+    assert max(twice.values()) == 1
+
+
+def test_a_labeler_meets_each_task_once(
+    store: LabelStore, fill: Callable, by_text: Callable
+) -> None:
+    fill(store, prompts=5, overlap=2)
+    labeler = store.add_labeler("ada")
+    seen = []
+    while (task := store.lease_task(labeler)) is not None:
+        seen.append(task.id)
+        store.submit(task.token, by_text(task), task.id)
+    assert len(seen) == len(set(seen)) == 5
+
+
+def test_no_more_leases_than_places(store: LabelStore, fill: Callable) -> None:
+    fill(store, prompts=1, overlap=2)
+    tasks = [store.lease_task(store.add_labeler(name)) for name in ("ada", "bob", "cyd")]
+    assert [task is not None for task in tasks] == [True, True, False]
+    assert tasks[0].token != tasks[1].token
+
+
+def test_asking_again_gives_the_same_lease(store: LabelStore, fill: Callable) -> None:
+    fill(store, prompts=3)
+    labeler = store.add_labeler("ada")
+    assert store.lease_task(labeler) == store.lease_task(labeler)
+    assert store.counts()["places_leased"] == 1
+
+
+def test_a_lease_that_ran_out_is_a_free_place(
+    store: LabelStore, fill: Callable, by_text: Callable, clock: Callable
+) -> None:
+    fill(store, prompts=1)
+    ada, bob = store.add_labeler("ada"), store.add_labeler("bob")
+    late = store.lease_task(ada)
+    assert store.lease_task(bob) is None
+    clock.advance(minutes=31)
+    assert store.counts()["places_leased"] == 0
+    task = store.lease_task(bob)
+    assert task.id == late.id
+    assert store.lease_task(ada) is None
+    with pytest.raises(StoreError, match=f"lease of task {late.id} ran out"):
+        store.submit(late.token, by_text(late), "ada")
+    store.submit(task.token, by_text(task), "bob")
+    assert [ranking.labeler for ranking in store.rankings()] == ["bob"]
+
+
+def test_slow_work_is_kept_while_its_place_is_free(
+    store: LabelStore, fill: Callable, by_text: Callable, clock: Callable
+) -> None:
+    fill(store, prompts=1)
+    task = store.lease_task(store.add_labeler("ada"))
+    clock.advance(minutes=600)
+    assert store.submit(task.token, by_text(task), "ada").revision == 1
+    assert store.lease_task(store.add_labeler("bob")) is None
+
+
+def test_a_labeler_may_take_up_a_lapsed_lease_again(
+    store: LabelStore, fill: Callable, clock: Callable
+) -> None:
+    fill(store, prompts=1)
+    labeler = store.add_labeler("ada")
+    first = store.lease_task(labeler)
+    clock.advance(minutes=31)
+    again = store.lease_task(labeler)
+    assert (again.id, again.token, again.completions) == (first.id, first.token, first.completions)
+    assert again.lease_expires > first.lease_expires
+
+
+def test_orders_differ_between_labelers_and_are_the_same_in_every_run(
+    store: LabelStore, fill: Callable, tmp_path: Path
+) -> None:
+    def orders(target: LabelStore) -> list[list[str]]:
+        fill(target, prompts=1, k=6, overlap=8)
+        labelers = [target.add_labeler(f"labeler {i}") for i in range(8)]
+        return [
+            [choice.text for choice in target.lease_task(labeler).completions] for labeler in labelers
+        ]
+
+    first = orders(store)
+    assert len({tuple(order) for order in first}) > 4
+    assert {tuple(sorted(order)) for order in first} == {tuple(f"answer {j}" for j in range(6))}
+    with LabelStore.open(tmp_path / "other.db") as other:
+        assert orders(other) == first
+
+
+def test_a_task_shows_nothing_of_the_models(store: LabelStore, fill: Callable) -> None:
+    fill(store, prompts=1)
+    task = store.lease_task(store.add_labeler("ada"))
+    shown = json.dumps([vars(choice) for choice in task.completions])
+    assert set(vars(task.completions[0])) == {"id", "text"}
+    assert "sft" not in shown
+    assert "tiny" not in shown
+
+
+def test_an_unknown_labeler_gets_no_task(store: LabelStore) -> None:
+    with pytest.raises(StoreError, match="No labeler 12"):
+        store.lease_task(12)
