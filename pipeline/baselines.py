@@ -8,6 +8,7 @@ than these has learnt no more than vocabulary or length.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.sparse import vstack
@@ -15,6 +16,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from pipeline.errors import DataError
+from pipeline.ranking_accuracy import measure_accuracy
 from pipeline.records import Ranking
 
 Scorer = Callable[[Sequence[str]], list[float]]
@@ -79,6 +81,17 @@ def fit_length(rankings: Sequence[Ranking]) -> Scorer:
 def score_texts(scorer: Scorer, rankings: Sequence[Ranking]) -> list[list[float]]:
     """Score every completion of every ranking."""
     return [scorer(ranking.completions) for ranking in rankings]
+
+
+def measure_floors(
+    training: Sequence[Ranking], held_out: Sequence[Ranking], seed: int
+) -> dict[str, dict[str, Any]]:
+    """Fit each floor on the training rankings and measure it on the held-out ones."""
+    scorers = {"bag_of_words": fit_bag_of_words(training), "length": fit_length(training)}
+    return {
+        name: measure_accuracy(held_out, score_texts(scorer, held_out), seed)
+        for name, scorer in scorers.items()
+    }
 
 
 def _untied_pairs(rankings: Sequence[Ranking]) -> tuple[list[str], list[str], list[float]]:

@@ -1,8 +1,8 @@
-"""Put intervals around means by resampling (Efron 1979), the unit being what was drawn: a prompt, a seed.
+"""Put intervals around means by resampling (Efron 1979) what was drawn: prompts, seeds.
 
-Answers to one prompt are not independent, so whole prompts are resampled; two stages that answered the
-same prompts are compared by their differences, which leaves the prompts' own difficulty out. All
-intervals are percentile intervals, and a seed makes each reproducible.
+Answers to one prompt are not independent, so whole prompts are resampled; two stages that answered
+the same prompts are compared by their differences, which leaves the prompts' own difficulty out.
+All intervals are percentile intervals, and a seed makes each reproducible.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ def bootstrap_mean(
 ) -> Interval:
     """Return the mean of the values and its percentile interval.
 
-    A resample draws as many clusters as there are, with replacement, and takes the mean of all values
-    in them. With one cluster the interval is the estimate alone: nothing is known of the spread.
+    A resample draws as many clusters as there are, with replacement, and takes the mean of all
+    values in them. With one cluster the interval is the estimate alone: nothing is known of the
+    spread.
 
     Args:
         values: what was measured, [n], at least one.
@@ -86,7 +87,10 @@ def bootstrap_difference(
     Args:
         first: what was measured on one stage, [n].
         second: the same on another stage, in the same order, [n].
-        clusters, seed, samples, level: as ``bootstrap_mean``.
+        clusters: the prompt of each pair; None makes each pair a cluster of its own.
+        seed: of the resampling.
+        samples: how many resamples.
+        level: mass inside the interval.
 
     Raises:
         ShapeError: if the two differ in length.
@@ -102,12 +106,15 @@ def bootstrap_over_seeds(
 ) -> Interval:
     """Return the mean over training runs and its interval, runs resampled on top of prompts.
 
-    A resample draws runs with replacement, and within each drawn run its values with replacement; the
-    mean is taken over the runs' means. The interval so holds what another seed would have changed.
+    A resample draws runs with replacement, and within each drawn run its values with replacement;
+    the mean is taken over the runs' means. The interval so holds what another seed would have
+    changed.
 
     Args:
         runs: for each seed, a value a prompt (or a paired difference).
-        seed, samples, level: as ``bootstrap_mean``.
+        seed: of the resampling.
+        samples: how many resamples.
+        level: mass inside the interval.
 
     Raises:
         ValueError: if there are no runs, or one has no values.

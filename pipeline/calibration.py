@@ -1,10 +1,11 @@
 """Measure how well a model's confidence in its answers matches how often they are right.
 
 Departures from the usual definitions:
-1. The expected calibration error's bins hold equally many answers (Nguyen & O'Connor 2015, "adaptive
-   binning"), not equally wide ranges of confidence: no bin is empty, and none rests on two answers.
-2. Answers of equal confidence count with their average correctness, so that neither the order of the
-   answers nor where a bin ends among equals changes the result.
+1. The expected calibration error's bins hold equally many answers (Nguyen & O'Connor 2015,
+   "adaptive binning"), not equally wide ranges of confidence: no bin is empty, and none rests on
+   two answers.
+2. Answers of equal confidence count with their average correctness, so that neither the order of
+   the answers nor where a bin ends among equals changes the result.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: 
 
         ECE = sum_b n_b / n * | mean correct in b - mean confidence in b |
 
-    Guo et al. 2017, eq. 3, over bins of equal mass. The answers are sorted by confidence and cut into
-    ``bins`` runs whose sizes differ by one at most; with fewer answers than bins, each is a bin. No
-    answers at all give NaN: nothing was measured.
+    Guo et al. 2017, eq. 3, over bins of equal mass. The answers are sorted by confidence and cut
+    into ``bins`` runs whose sizes differ by one at most; with fewer answers than bins, each is a
+    bin. No answers at all give NaN: nothing was measured.
 
     Args:
         confidence: the probability given to the chosen answer, [n].
@@ -43,7 +44,7 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, bins: 
         raise ValueError(f"bins must be 1 or more, got {bins}")
     if sure.size == 0:
         return float("nan")
-    if not (0 <= sure.min() and sure.max() <= 1):
+    if sure.min() < 0 or sure.max() > 1:
         raise ValueError(f"confidence must lie in [0, 1], got {sure.min()} to {sure.max()}")
     right = _average_over_equals(sure, right)
     order = np.argsort(sure, kind="stable")

@@ -182,7 +182,7 @@ def training_arguments(
         **fixed,
     }
     passed = dict(section.trainer)
-    _check_passthrough(passed, ours, kind, where)
+    _check_passthrough(passed, ours, where)
     if "lr_scheduler_type" not in passed:
         ours["lr_scheduler_kwargs"] = {"min_lr_rate": section.min_lr_ratio}
     try:
@@ -213,10 +213,8 @@ def _accumulation(section: TrainingSection, crew: Workers, where: str) -> int:
     return section.batch_size // together
 
 
-def _check_passthrough(
-    passed: Mapping[str, Any], ours: Mapping[str, Any], kind: type, where: str
-) -> None:
-    known = {field.name for field in dataclasses.fields(kind)}
+def _check_passthrough(passed: Mapping[str, Any], ours: Mapping[str, Any], where: str) -> None:
+    known = {field.name for field in dataclasses.fields(TrainingArguments)}
     for name, value in passed.items():
         path = f"{where}.trainer.{name}"
         if name not in known:
@@ -476,7 +474,8 @@ class RunFolderTrainer(Trainer):
         self._load_from_checkpoint(str(checkpoint_path(self._run.folder, best)), model)
         return int(best)
 
-    def last(self, key: str) -> float | None:
-        """Return the last logged value of a metric, also from before a resume."""
-        logged = [line[key] for line in self.state.log_history if key in line]
+    def last(self, key: str, step: int | None = None) -> float | None:
+        """Return the last logged value of a metric, or that of one step, also before a resume."""
+        lines = [line for line in self.state.log_history if step in (None, line["step"])]
+        logged = [line[key] for line in lines if key in line]
         return float(logged[-1]) if logged else None

@@ -101,11 +101,12 @@ class PPOTrainer:
         ptx_sequences: Tensor | None,
         seed: int,
     ) -> None:
-        if section.minibatch_size % workers.world_size:
-            raise ConfigError(
-                f"ppo.minibatch_size must be a multiple of the {workers.world_size} processes, "
-                f"got {section.minibatch_size}. Change it, or the number of processes."
-            )
+        for key in ("minibatch_size", "ptx_minibatch_size"):
+            if getattr(section, key) % workers.world_size:
+                raise ConfigError(
+                    f"ppo.{key} must be a multiple of the {workers.world_size} processes, "
+                    f"got {getattr(section, key)}. Change it, or the number of processes."
+                )
         self.section, self.workers, self.formatter, self.seed = section, workers, formatter, seed
         # Dropout stays off, in rollouts and in training alike (N details, 13).
         self.policy: Any = workers.wrap(models.policy.eval())
@@ -275,17 +276,12 @@ class PPOTrainer:
         ):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
-        step = self.iteration * self.section.num_ppo_epochs * self.minibatches
+        step = self.iteration * self.section.num_ppo_epochs * self.section.minibatches
         for epoch in range(self.section.num_ppo_epochs):
             order = permutation(len(rollout), self.seed, "minibatches", self.iteration, epoch)
             for minibatch in rollout.split(self.section.minibatch_size, order):
                 self.train_on(minibatch, step, tally)
                 step += 1
-
-    @property
-    def minibatches(self) -> int:
-        """Return how many minibatches an epoch has."""
-        return self.section.rollout_batch_size // self.section.minibatch_size
 
     def train_on(self, minibatch: Rollout, step: int, tally: Average) -> None:
         """Accumulate the gradients of one minibatch and of its pretraining text, and step."""
@@ -303,7 +299,7 @@ class PPOTrainer:
                 (loss * workers.world_size / tokens).backward()
         gradients = [weight.grad for weight in self.policy.parameters()]
         tally.add("grad_norm/policy", gradient_norm(gradients), 1)
-        if self.section.ptx_coef and self.ptx_sequences is not None:
+        if self.ptx_sequences is not None:
             self.add_pretraining_gradient(self.ptx_sequences, step, tally)
         limit = self.section.max_grad_norm
         optimize(self.policy, self.policy_optimizer, limit, "policy")
@@ -350,10 +346,7 @@ class PPOTrainer:
         """
         section, workers = self.section, self.workers
         ppo_gradients = take_gradients(self.policy)
-        count = max(
-            workers.world_size,
-            round(section.minibatch_size * section.ptx_ratio / section.num_ppo_epochs),
-        )
+        count = section.ptx_minibatch_size
         taken = self.ptx_cursor.take(step * count, count)
         sequences = text[torch.tensor(taken)].to(workers.device)
         tokens = sequences[:, 1:].numel()

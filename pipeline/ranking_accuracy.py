@@ -100,7 +100,10 @@ def measure_accuracy(rankings: Sequence[Ranking], scores: Scores, seed: int) -> 
 
 
 def split_accuracy(rankings: Sequence[Ranking], scores: Scores) -> dict[str, Any]:
-    """Break the accuracy down by labeler, by labelers' group and by the gap between ratings."""
+    """Break the accuracy down by labeler, by labelers' group and by the gap between ratings.
+
+    A negative gap is a rating that contradicts the rank.
+    """
     pairs, _ = pair_up(rankings, scores)
     rated = [pair for pair in pairs if pair.rating_gap is not None]
     return {
@@ -130,6 +133,28 @@ def measure_calibration(
         "ece": float(expected_calibration_error(confidence, right, bins)),
         "brier": float(np.mean((confidence - right) ** 2)),
         "log_loss": float(np.mean(np.logaddexp(0.0, -difference))),
+    }
+
+
+def describe_scores(rankings: Sequence[Ranking], scores: Scores) -> dict[str, float | None]:
+    """Describe the scores of the distinct completions: how they spread, and lean to length.
+
+    Returns:
+        ``score_mean``, ``score_std`` (population) and ``length_correlation`` with characters.
+    """
+    known = {
+        (ranking.prompt.id, text): score
+        for ranking, own in zip(rankings, scores, strict=True)
+        for text, score in zip(ranking.completions, own, strict=True)
+    }
+    values = list(known.values())
+    if not values:
+        return dict.fromkeys(("score_mean", "score_std", "length_correlation"))
+    lengths = [len(text) for _, text in known]
+    return {
+        "score_mean": float(np.mean(values)),
+        "score_std": float(np.std(values)),
+        "length_correlation": correlate_with_length(lengths, values),
     }
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, TaskType, get_peft_model
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
 
 from pipeline.checkpointing import (
@@ -109,6 +109,11 @@ class RewardTrainer(RunFolderTrainer):
     def count_items(self, batch: Mapping[str, Any]) -> int:
         """Count the prompts, which the loss is averaged over."""
         return int(batch["prompts"])
+
+    def merged_model(self) -> Any:
+        """Return the trained model, its adapters merged into the weights."""
+        model = self._crew.unwrap(self.model)
+        return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
 def add_adapters(model: nn.Module, lora: LoraSection, seed: int) -> nn.Module:

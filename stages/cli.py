@@ -125,15 +125,12 @@ def run_line(config: RunConfig, *, force: bool) -> None:
         SteerlineError: whatever stops a stage; what was complete before stays so.
     """
     started = time.monotonic()
-    steps = list(_steps(config))
-    # An evaluation gains a model each time: forced again, it would forget the earlier ones.
-    forced: set[str] = set()
+    steps = list(_steps(config, force=force))
     for number, name in enumerate(steps, start=1):
         tag = f"[{number:{len(str(len(steps)))}}/{len(steps)}] {name}"
         print(tag, flush=True)
         before, since = Manifest.read(config.run_dir / name), time.monotonic()
-        _stage_function(name)(config, name, force=force and name not in forced)
-        forced.add(name)
+        _stage_function(name)(config, name, force=force)
         after = Manifest.read(config.run_dir / name)
         skipped = before is not None and before == after
         end = "complete and unchanged, skipped" if skipped else _describe_end(after, since)
@@ -146,14 +143,19 @@ def _describe_end(manifest: Manifest | None, since: float) -> str:
     return f"{manifest.status if manifest else 'done'} in {time.monotonic() - since:.1f} s"
 
 
-def _steps(config: RunConfig) -> Iterator[str]:
-    """Yield the stages of the line, with ``evaluate`` after each that makes a model."""
-    evaluates = "evaluate" in config.named
+def _steps(config: RunConfig, *, force: bool) -> Iterator[str]:
+    """Yield the stages of the line, with ``evaluate`` after each that makes a model.
+
+    Forced, it comes once, after the last: an earlier one would measure models about to be made
+    again.
+    """
+    models = [name for name in config.line if stage_of(name) in MAKE_A_MODEL]
+    evaluated = models[-1:] if force else models
     for name in config.line:
         if name == "evaluate" or stage_of(name) == "report":
             continue
         yield name
-        if evaluates and stage_of(name) in MAKE_A_MODEL:
+        if "evaluate" in config.named and name in evaluated:
             yield "evaluate"
     yield from (name for name in config.line if stage_of(name) == "report")
 

@@ -60,13 +60,14 @@ def _export(config: RunConfig, file: Path) -> None:
         raise ConfigError(f"--file must lie in a folder that exists, got {str(file)!r}. Make it.")
     with LabelStore.open(store_url(config), create=False) as store:
         count = store.export_jsonl(file)
-    print(f"{count} judgments written to {file}")
+    sys.stdout.write(f"{count} judgments written to {file}\n")
 
 
 def _import(config: RunConfig, file: Path, split: Split) -> None:
     with LabelStore.open(store_url(config)) as store:
         count = store.import_jsonl(file, split=split)
-    print(f"{count.added} judgments added from {file}, {count.duplicates} were here already")
+    known = f"{count.duplicates} were here already"
+    sys.stdout.write(f"{count.added} judgments added from {file}, {known}\n")
 
 
 def _measure(config: RunConfig, split: Split | None) -> None:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from pipeline.cards import write_card
 from pipeline.config.ppo import PpoSection
 from pipeline.config.pretrain import PretrainSection
 from pipeline.config.run import RunConfig
+from pipeline.config.schema import to_plain
 from pipeline.config.source import Source
 from pipeline.data import hash_sources, read_prompts
 from pipeline.distributed import DTYPES, Workers
 from pipeline.errors import ConfigError
 from pipeline.formatting import Formatter
-from pipeline.models import load_policy, load_reward_model, load_value_model, new_value_model
+from pipeline.models import (
+    load_policy,
+    load_reward_model,
+    load_value_model,
+    new_value_model,
+    save_model,
+)
 from pipeline.ppo import Models, PPOTrainer
-from pipeline.pretraining import pack_sources
+from pipeline.pretraining import draw_corpus
 from pipeline.runs import StageRun, model_of, open_stage
 from pipeline.tokenizer import load_tokenizer
 from stages.entry import run_stage_module
@@ -35,20 +45,20 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
             return
         formatter = Formatter(load_tokenizer(model_of(config, section.init)))
         models = _load(config, section, stage)
-        length = section.ptx_length or models.policy.config.max_position_embeddings
         trainer = PPOTrainer(
             section,
             workers,
             formatter,
             models,
             prompts=read_prompts(section.prompts, config.seed),
-            ptx_sequences=pack_sources(texts, config.seed, formatter, length) if texts else None,
+            ptx_sequences=_draw_ptx(config, section, models, formatter) if texts else None,
             seed=config.seed,
         )
         if stage.resume_from:
             trainer.load_state(stage.resume_from)
         figures = trainer.train(stage)
-        _save(config, stage, trainer, figures)
+        _save(stage, section, trainer)
+        stage.finish(figures)
 
 
 def _ptx_sources(config: RunConfig, name: str, section: PpoSection) -> Sequence[Source]:
@@ -86,13 +96,31 @@ def _load(config: RunConfig, section: PpoSection, stage: StageRun) -> Models:
     )
 
 
-def _save(
-    config: RunConfig, stage: StageRun, trainer: PPOTrainer, figures: dict[str, float]
-) -> None:
-    tokenizer = trainer.formatter.tokenizer
-    policy = trainer.average or trainer.workers.unwrap(trainer.policy)
-    value_model = trainer.workers.unwrap(trainer.value_model)
-    stage.finish(figures)
+def _draw_ptx(
+    config: RunConfig, section: PpoSection, models: Models, formatter: Formatter
+) -> Tensor:
+    """Draw the pretraining sequences, [sequences, tokens], for the whole training."""
+    steps = section.iterations * section.num_ppo_epochs * section.minibatches
+    corpus = draw_corpus(
+        _ptx_sources(config, "ppo", section),
+        formatter.tokenizer,
+        rows=min(section.ptx_pool, steps * section.ptx_minibatch_size),
+        context=section.ptx_length or models.policy.config.max_position_embeddings,
+        seed=config.seed,
+    )
+    return torch.from_numpy(corpus.rows).long()
+
+
+def _save(stage: StageRun, section: PpoSection, trainer: PPOTrainer) -> None:
+    """Save the policy (its moving average where there is one) and the value model."""
+    tokenizer, unwrap = trainer.formatter.tokenizer, trainer.workers.unwrap
+    policy = unwrap(trainer.policy) if trainer.average is None else trainer.average
+    value_model = unwrap(trainer.value_model)
+    settings = to_plain(section)
+    card = write_card(stage.manifest, settings=settings)
+    stage.save_model(lambda folder: save_model(folder, policy, tokenizer, card))
+    value_card = write_card(stage.manifest, kind="value", settings=settings)
+    stage.save_model(lambda folder: save_model(folder, value_model, tokenizer, value_card), "value")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

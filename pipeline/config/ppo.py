@@ -74,6 +74,8 @@ class PpoSection(Section):
     """Pretraining text; empty takes ``pretrain.sources``."""
     ptx_length: int | None = None
     """Tokens a pretraining sequence; null is the pretraining context."""
+    ptx_pool: int = 65536
+    """Pretraining sequences to draw at most; beyond them they repeat, in a new order."""
     ema_decay: float | None = 0.992
     """Decay of the averaged policy that ``model/`` holds (InstructGPT: 0.992); null: the last."""
     rollout_micro_batch_size: int = 64
@@ -96,8 +98,10 @@ class PpoSection(Section):
         yield from self.below(
             1, "rollout_batch_size", "minibatch_size", "micro_batch_size", "num_ppo_epochs"
         )
-        yield from self.below(1, "max_new_tokens", "checkpoint_every", "keep_checkpoints")
-        yield from self.below(1, "rollout_micro_batch_size", "sample_every")
+        yield from self.below(
+            1, "max_new_tokens", "checkpoint_every", "keep_checkpoints", "ptx_pool"
+        )
+        yield from self.below(1, "keep_checkpoints", "rollout_micro_batch_size", "sample_every")
         yield from self.below(0, "kl_coef", "ptx_coef", "ptx_ratio", "warmup_iterations")
         yield from self.below(0, "weight_decay", "sample_prompts")
         yield from self.not_positive("temperature", "clip_range", "value_clip_range")
@@ -123,6 +127,17 @@ class PpoSection(Section):
     def iterations(self) -> int:
         """Return how many rollouts make up the training; a remainder of episodes is left out."""
         return self.episodes // self.rollout_batch_size
+
+    @property
+    def minibatches(self) -> int:
+        """Return how many minibatches a rollout has."""
+        return self.rollout_batch_size // self.minibatch_size
+
+    @property
+    def ptx_minibatch_size(self) -> int:
+        """Return how many pretraining sequences go into an optimizer step, 0 without ptx."""
+        share = self.minibatch_size * self.ptx_ratio / self.num_ppo_epochs
+        return max(1, round(share)) if self.ptx_coef and self.ptx_ratio else 0
 
 
 def _divisors_near(total: int, wanted: int) -> str:

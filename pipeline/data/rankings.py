@@ -94,7 +94,7 @@ def _read_ranks(row: Row) -> list[Judged]:
             if rating not in RATINGS:
                 raise row.fault(f"'ratings' must lie in 1 to 7, got {rating}. Mend the line.")
     group = row.values.get("group", "train")
-    if group not in GROUPS:
+    if group not in [*GROUPS]:
         raise row.fault(f"'group' must be train or held_out, got {group!r}. Change it.")
     labeler, revision = row.values.get("labeler"), row.values.get("revision")
     ranking = Ranking(
@@ -194,7 +194,7 @@ def _read_votes(row: Row) -> list[Judged]:
     if pair[0] == pair[1]:
         raise row.fault("'completion_a' equals 'completion_b'. Remove the line.")
     votes = row.values["votes"]
-    if not isinstance(votes, list) or not votes or any(vote not in VOTES for vote in votes):
+    if not isinstance(votes, list) or not votes or any(v not in [*VOTES] for v in votes):
         raise row.fault(f"'votes' must be a list of a, b or tie, got {votes!r:.60}. Mend the line.")
     return [
         Judged(Ranking(prompt, pair, VOTES[vote], labeler=f"pandalm-{number}"))

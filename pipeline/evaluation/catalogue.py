@@ -1,7 +1,8 @@
 """Find the few-shot tasks that a configuration names, and load them with lm_eval.
 
-``tiny`` is the tiny world's tasks; a ``.jsonl`` path is a task of its own; a folder holds lm_eval YAMLs;
-anything else is the name of a task, group or tag that lm_eval ships, whose data it downloads.
+``tiny`` is the tiny world's tasks; a ``.jsonl`` path is a task of its own; a folder holds lm_eval
+YAMLs; anything else is the name of a task, group or tag that lm_eval ships, whose data it
+downloads.
 
 Local rows are handed to lm_eval in memory: nothing is written to a cache, and no network is asked.
 """
@@ -54,8 +55,8 @@ def load_tasks(
             for loaded in _load(name, most, seed, folder, write):
                 if loaded.task_name in tasks:
                     raise ConfigError(
-                        f"evaluate.tasks must have different names, got {loaded.task_name!r} twice. "
-                        "Rename one."
+                        "evaluate.tasks must have different names, got "
+                        f"{loaded.task_name!r} twice. Rename one."
                     )
                 tasks[loaded.task_name] = loaded
     return tasks
@@ -127,8 +128,8 @@ def _load_shipped(name: str) -> Iterator[Any]:
         close = difflib.get_close_matches(name, index.all_tasks, n=3, cutoff=0.6)
         hint = nearest(name, close) if close else " 'lm_eval ls tasks' lists them."
         raise ConfigError(
-            f"evaluate.tasks must name 'tiny', a .jsonl file, a folder of YAMLs or a task of lm_eval, "
-            f"got {name!r}.{hint}"
+            "evaluate.tasks must name 'tiny', a .jsonl file, a folder of YAMLs or a task of "
+            f"lm_eval, got {name!r}.{hint}"
         )
     yield from _build(index, name, name)
 

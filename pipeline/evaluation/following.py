@@ -1,8 +1,8 @@
 """Measure how a model follows instructions that it was not trained on.
 
 Every stage answers the same prompts in the same chat format, with the same random numbers
-(``pipeline.sampling``), so that stages are compared prompt by prompt. A tiny-world prompt is judged by the
-world's gold; any other by the run's reward model where there is one.
+(``pipeline.sampling``), so that stages are compared prompt by prompt. A tiny-world prompt is judged
+by the world's gold; any other by the run's reward model where there is one.
 """
 
 from __future__ import annotations
@@ -99,9 +99,7 @@ def summarize_answers(answers: Sequence[Answer]) -> dict[str, Any]:
     return figures
 
 
-def win_rate_against(
-    ours: Sequence[Answer], theirs: Sequence[Answer]
-) -> Mapping[str, float]:
+def win_rate_against(ours: Sequence[Answer], theirs: Sequence[Answer]) -> Mapping[str, float]:
     """Return how often our answer is judged better than theirs to the same prompt, ties half.
 
     The judge is the gold utility where both have it, else the reward model's score; no figure where

@@ -2,15 +2,15 @@
 
 Three accuracies of a multiple-choice task differ in what chooses among the answers:
 
-* ``acc``, lm_eval's: the largest log p(answer | context). This is the headline; ``stderr``, ``ece`` and
-  ``brier`` belong to it, and ``correct`` and ``confidence`` of a document do.
+* ``acc``, lm_eval's: the largest log p(answer | context). This is the headline; ``stderr``, ``ece``
+  and ``brier`` belong to it, and ``correct`` and ``confidence`` of a document do.
 * ``acc_norm``, lm_eval's: the largest log-likelihood a character of the answer.
-* ``acc_token``: the largest log-likelihood a token, InstructGPT's rule (Ouyang et al. 2022, App. D, which
-  prints "lowest").
+* ``acc_token``: the largest log-likelihood a token, InstructGPT's rule (Ouyang et al. 2022, App. D,
+  which prints "lowest"); ``ece_token`` and ``brier_token`` belong to it.
 
 A document's confidence is the chosen answer's share of the probability that the model gives to the
-answers together, softmax over their log-likelihoods, as in lm_eval's ``brier_score``. Shares of
-per-token averages would be no probabilities, so nothing is normalised there.
+answers together, softmax over their log-likelihoods, as in lm_eval's ``brier_score``. For the rule
+by token it is the softmax over the averages, which is no probability of anything.
 
 Other tasks have lm_eval's own metrics, and ``acc`` where one of them is an accuracy or a match.
 """
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from lm_eval.evaluator import evaluate
 from scipy.special import softmax
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.calibration import brier_score, expected_calibration_error, standard_error
@@ -171,17 +171,33 @@ def _right_choices(task: Any, sample: Mapping[str, Any], choices: Sequence[str])
 def summarize_choices(rows: Sequence[Document], bins: int) -> Figures:
     """Summarise the documents of one multiple-choice task at one number of shots."""
     correct = [row["correct"] for row in rows]
-    judged = [row for row in rows if row["gold"] is not None]
+    shares = [softmax(row["logliks"]) for row in rows]
+    by_token = [softmax(np.divide(row["logliks"], row["tokens"])) for row in rows]
     return {
         "acc": float(np.mean(correct)),
         "stderr": standard_error(correct),
         "n": len(rows),
-        "ece": expected_calibration_error([row["confidence"] for row in rows], correct, bins),
-        "brier": brier_score(
-            [softmax(row["logliks"]) for row in judged], [row["gold"] for row in judged]
-        ),
+        **_calibrate(shares, correct, rows, bins, ""),
         "acc_norm": float(np.mean([row["correct_norm"] for row in rows])),
         "acc_token": float(np.mean([row["correct_token"] for row in rows])),
+        **_calibrate(by_token, [row["correct_token"] for row in rows], rows, bins, "_token"),
+    }
+
+
+def _calibrate(
+    shares: Sequence[Any],
+    correct: Sequence[int],
+    rows: Sequence[Document],
+    bins: int,
+    suffix: str,
+) -> Figures:
+    judged = [i for i, row in enumerate(rows) if row["gold"] is not None]
+    confidence = [float(max(share)) for share in shares]
+    return {
+        f"ece{suffix}": expected_calibration_error(confidence, correct, bins),
+        f"brier{suffix}": brier_score(
+            [shares[i] for i in judged], [rows[i]["gold"] for i in judged]
+        ),
     }
 
 

@@ -1,14 +1,14 @@
 """Give lm_eval a language model that computes what its requests share only once.
 
-The requests of one few-shot task begin with the same description and examples, and the choices of one
-question with the same context. Both are run once and their keys and values are kept, so that k examples
-before each of n questions with c choices cost one pass over the examples, n over the questions and n*c
-over the choices, instead of n*c over all of it. The log-likelihoods are those of a plain teacher-forced
-pass (a test holds them to it).
+The requests of one few-shot task begin with the same description and examples, and the choices of
+one question with the same context. Both are run once and their keys and values are kept, so that k
+examples before each of n questions with c choices cost one pass over the examples, n over the
+questions and n*c over the choices, instead of n*c over all of it. The log-likelihoods are those of
+a plain teacher-forced pass (a test holds them to it).
 
 Departures from lm_eval's ``HFLM``:
-1. A context too long for the model is cut on the left at one place for all choices of a question, and
-   counted in ``cut_contexts``; HFLM cuts each choice at its own.
+1. A context too long for the model is cut on the left at one place for all choices of a question,
+   and counted in ``cut_contexts``; HFLM cuts each choice at its own.
 2. A model whose cache is not plain attention (sliding windows, recurrent layers) takes HFLM's way.
 """
 
@@ -32,7 +32,7 @@ Request = tuple[tuple[str, str], list[int], list[int]]
 Likelihood = tuple[float, bool]
 
 
-class SharedPrefixLM(HFLM):  # type: ignore[misc]
+class SharedPrefixLM(HFLM):
     """Score continuations with an initialised causal language model.
 
     The tokenizer's own special tokens stand before a context, as before a pretraining document: one
@@ -44,8 +44,8 @@ class SharedPrefixLM(HFLM):  # type: ignore[misc]
         batch_size: continuations a forward pass.
 
     Attributes:
-        token_counts: (context, continuation) to the continuation's number of tokens, for all requests
-            since it was last cleared.
+        token_counts: (context, continuation) to the continuation's number of tokens, for all
+            requests since it was last cleared.
         cut_contexts: how many contexts were cut on the left, since it was last set to 0.
     """
 
@@ -119,7 +119,8 @@ def score_continuations(
         continuations: for each context, the token ids of its continuations, none empty.
         batch_size: continuations a forward pass.
     Returns:
-        For each context and continuation, the log-likelihood and whether every token is the likeliest.
+        For each context and continuation, the log-likelihood and whether every token is the
+        likeliest.
     """
     assert all(contexts), "a context is empty"
     shared = common_prefix(contexts)
@@ -145,7 +146,7 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> int:
     """Return how many first tokens all rows share, each keeping at least one of its own."""
     if not rows:
         return 0
-    low, high = min(rows), max(rows)
+    low, high = min(map(list, rows)), max(map(list, rows))
     longest = min(len(row) for row in rows) - 1
     for i in range(longest):
         if low[i] != high[i]:

@@ -3,13 +3,14 @@
     perplexity    = exp( sum of -log p(token) / number of predicted tokens )
     bits per byte = sum of -log p(token) / (log 2 * bytes of UTF-8 text)
 
-Perplexity depends on the tokenizer, bits per byte does not, so that models of different tokenizers compare
-by the latter. A document is encoded as in pretraining: a begin token where the tokenizer has one, the
-text, an end token, which is predicted too.
+Perplexity depends on the tokenizer, bits per byte does not, so that models of different tokenizers
+compare by the latter. A document is encoded as in pretraining: a begin token where the tokenizer
+has one, the text, an end token, which is predicted too.
 
 Departures from a sliding-window evaluation:
-1. A document longer than the context is cut into windows that share one token, so that every token but
-   the document's first is predicted exactly once, and the first of a window with little before it.
+1. A document longer than the context is cut into windows that share one token, so that every token
+   but the document's first is predicted exactly once, and the first of a window with little before
+   it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from pipeline.errors import DataError
 from pipeline.formatting import Formatter

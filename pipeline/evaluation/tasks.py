@@ -1,14 +1,16 @@
 """Write the few-shot tasks that lm_eval runs: the tiny world's, and questions from a JSONL file.
 
-A task is a YAML and two JSONL files (its questions, its examples) in the evaluation's folder, in lm_eval's
-own format, so that ``lm_eval --include_path`` runs the same outside of this project. The prompt has GPT-3's
-form (Brown et al. 2020): description, examples, question. The first k examples stand before every question,
-in one order for all stages, so that stages are compared on equal prompts.
+A task is a YAML and two JSONL files (its questions, its examples) in the evaluation's folder, in
+lm_eval's own format, so that ``lm_eval --include_path`` runs the same outside of this project. The
+prompt has GPT-3's form (Brown et al. 2020): description, examples, question. The first k examples
+stand before every question, in one order for all stages, so that stages are compared on equal
+prompts.
 
 A JSONL file has one of three forms:
 
 * ``query``, ``choices``, ``gold``: the index of the right choice;
-* ``context_options``, ``continuation``, ``gold``: one continuation after several contexts (Winogrande);
+* ``context_options``, ``continuation``, ``gold``: one continuation after several contexts
+  (Winogrande);
 * ``context``, ``continuation``: the greedy continuation must be the given one (LAMBADA).
 
 Its last rows are the examples and are never asked; the questions are its first ones. A query that
@@ -30,7 +32,8 @@ from pipeline.records import read_jsonl, write_jsonl
 from pipeline.world import FewShotTask
 
 VERSION = 1
-"""Raise it when a prompt's text or a figure's meaning changes: what was measured before is redone."""
+"""Raise it when a prompt's text or a figure's meaning changes: what was measured before is
+redone."""
 
 MULTIPLE_CHOICE = {
     "output_type": "multiple_choice",
@@ -157,14 +160,16 @@ def read_task(path: Path, examples: int) -> LocalTask:
         rows.append(_check_row(path, line, row, form))
     if form is None or len(rows) <= examples:
         raise DataError(
-            f"{path} must have more than {examples} rows, of which the last {examples} are shown as "
-            f"examples, got {len(rows)}. Add rows, or lower evaluate.shots."
+            f"{path} must have more than {examples} rows, of which the last {examples} are shown "
+            f"as examples, got {len(rows)}. Add rows, or lower evaluate.shots."
         )
     split = len(rows) - examples
     return LocalTask(path.stem, form, rows[:split], rows[split:])
 
 
-def _check_row(path: Path, line: int, row: Mapping[str, Any], form: tuple[str, ...]) -> dict[str, Any]:
+def _check_row(
+    path: Path, line: int, row: Mapping[str, Any], form: tuple[str, ...]
+) -> dict[str, Any]:
     kept: dict[str, Any] = {field: row[field] for field in form}
     for field, value in kept.items():
         many = field in ("choices", "context_options")

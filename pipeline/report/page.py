@@ -95,6 +95,7 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         calibrated=any(row.ece is not None for row in tax.values()),
         following=following,
         reward=reward,
+        reward_source="reward/accuracy.json, label/manifest.json",
         ppo=ppo_charts(run),
         ppo_stages=[stage.name for stage in run.of_kind("ppo")],
         losses=loss_charts(run),

@@ -7,8 +7,9 @@ the single documents and prompts.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,12 @@ MEAN = "mean over tasks"
 PTX = "ppo"
 NO_PTX = "ppo@no_ptx"
 SFT = "sft"
+JUDGES = {
+    "reward_model": "reward model",
+    "gold": "gold utility (the ceiling)",
+    "bag_of_words": "bag of words (floor)",
+    "length": "length alone (floor)",
+}
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,7 @@ class Following:
         rate: share of prompts whose instruction was followed, with its 95 % interval.
         against_base: change of that rate against the base.
         against_sft: change of that rate against SFT.
+        score: mean score from the reward model, where that is the judge.
         wins: share of prompts on which the judge prefers this stage to SFT, ties half, with its
             interval and n; the change is against 1/2.
     """
@@ -91,6 +99,8 @@ class Following:
     n: int
     against_base: Change | None
     against_sft: Change | None
+    score: float | None
+    score_against_sft: Change | None
     win_rate: float | None
     wins: Change | None
 
@@ -151,7 +161,8 @@ def following_table(run: RunRecord, seed: int) -> list[Following]:
     for stage in run.evaluated:
         own = followed[stage]
         rate = run.figure(stage, "instruction_following")
-        if rate is None and not own and run.figure(stage, "utility") is None:
+        scores, score = judged(run, stage, "score"), run.figure(stage, "reward_score")
+        if rate is None and score is None and not own and not scores:
             continue
         rows.append(
             Following(
@@ -160,9 +171,13 @@ def following_table(run: RunRecord, seed: int) -> list[Following]:
                 stderr=run.figure(stage, "instruction_following_stderr"),
                 spread=bootstrap_mean(list(own.values()), seed=seed) if own else None,
                 utility=run.figure(stage, "utility"),
-                n=len(own),
+                n=len(run.completions.get(stage, {})),
                 against_base=_against(own, followed.get(BASE, {}), seed, stage != BASE),
                 against_sft=_against(own, followed.get(SFT, {}), seed, stage not in (BASE, SFT)),
+                score=score,
+                score_against_sft=_against(
+                    scores, judged(run, SFT, "score"), seed, stage not in (BASE, SFT)
+                ),
                 win_rate=run.figure(stage, "win_rate_vs_sft"),
                 wins=_wins(run, stage, seed),
             )
@@ -282,3 +297,38 @@ def language_table(run: RunRecord) -> list[dict[str, Any]]:
             }
         )
     return [row for row in rows if row["perplexity"] is not None or row["bits_per_byte"] is not None]
+
+
+def reward_table(run: RunRecord) -> list[dict[str, Any]]:
+    """Return who agrees with the held-out judgments how often, the reward model first.
+
+    Every mapping with an ``accuracy`` in the reward stage's file is a judge on the same pairs.
+    """
+    label = run.stage("label")
+    rows = [
+        _judge(JUDGES.get(name, name.replace("_", " ")), figures, run.accuracy)
+        for name, figures in {"reward_model": run.accuracy, **run.accuracy}.items()
+        if isinstance(figures, Mapping) and number(figures.get("accuracy")) is not None
+    ]
+    if not rows and (own := run.stage("reward").metric("accuracy")) is not None:
+        rows = [_judge(JUDGES["reward_model"], {"accuracy": own}, {})]
+    agreement = label.metric("labeler_agreement")
+    if agreement is not None and label.manifest:
+        ends = label.manifest.metrics.get("labeler_agreement_interval")
+        figures = {"accuracy": agreement, "interval": ends}
+        figures["n"] = label.metric("labeler_agreement_comparisons")
+        name = "simulated labelers among themselves" if run.simulated else "labelers among themselves"
+        rows.insert(1, _judge(name, figures, {}))
+    return rows
+
+
+def _judge(name: str, figures: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
+    ends = figures.get("interval")
+    low, high = ends if isinstance(ends, Sequence) and len(ends) == 2 else (None, None)
+    return {
+        "judge": name,
+        "accuracy": number(figures.get("accuracy")),
+        "low": number(low),
+        "high": number(high),
+        "n": number(figures.get("n", shared.get("n"))),
+    }

@@ -45,7 +45,12 @@ def connect(url_or_path: str | Path, *, create: bool) -> Engine:
         path = Path(str(url.database))
         if not create and not path.is_file():
             raise _no_store(shown)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"Label store {shown} cannot be made ({error.strerror}). Name another path."
+            ) from error
     try:
         engine = create_engine(url)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
@@ -87,7 +92,7 @@ def _parse_url(url_or_path: str | Path) -> URL:
         return URL.create("sqlite", database=str(url_or_path))
     try:
         return make_url(url_or_path)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         # The text itself may hold a password and is not repeated.
         raise StoreError(
             "The label store's URL must have the form 'dialect://user@host/database'. Mend it."

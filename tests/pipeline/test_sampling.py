@@ -63,9 +63,7 @@ def test_beam_search_is_the_models_own(make_policy, tiny_formatter):
     decoding = DecodingSection(
         temperature=0, num_beams=3, max_new_tokens=6, length_penalty=0.5, early_stopping=True
     )
-    best, second = sample(
-        model, tiny_formatter, [PROMPTS[0]] * 2, decoding, sample_index=[0, 1]
-    )
+    best, second = sample(model, tiny_formatter, [PROMPTS[0]] * 2, decoding, sample_index=[0, 1])
     ids = torch.tensor([tiny_formatter.prompt_ids(PROMPTS[0].messages)])
     found = model.generate(
         ids,

@@ -50,7 +50,9 @@ def fill() -> Callable[..., list[Prompt]]:
         store.add_prompts(added, split=split)
         for prompt in added:
             samples = [
-                SampledCompletion(f"answer {j}", Provenance("sft", "abc", "tiny", {"top_p": 1.0}, 7, j))
+                SampledCompletion(
+                    f"answer {j}", Provenance("sft", "abc", "tiny", {"top_p": 1.0}, 7, j)
+                )
                 for j in range(k)
             ]
             store.add_completions(prompt.id, samples)

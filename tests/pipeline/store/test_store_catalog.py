@@ -39,7 +39,11 @@ def test_no_prompt_crosses_splits(store: LabelStore) -> None:
 def test_equal_outputs_become_one_completion_with_all_provenances(store: LabelStore) -> None:
     prompt = Prompt.from_text("hi")
     store.add_prompts([prompt])
-    samples = [SampledCompletion("a", SFT), SampledCompletion("b", SFT), SampledCompletion("a", PPO)]
+    samples = [
+        SampledCompletion("a", SFT),
+        SampledCompletion("b", SFT),
+        SampledCompletion("a", PPO),
+    ]
     ids = store.add_completions(prompt.id, samples)
     assert ids[0] == ids[2] != ids[1]
     assert store.add_completions(prompt.id, samples) == ids

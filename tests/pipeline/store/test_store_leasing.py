@@ -122,7 +122,8 @@ def test_orders_differ_between_labelers_and_are_the_same_in_every_run(
         fill(target, prompts=1, k=6, overlap=8)
         labelers = [target.add_labeler(f"labeler {i}") for i in range(8)]
         return [
-            [choice.text for choice in target.lease_task(labeler).completions] for labeler in labelers
+            [choice.text for choice in target.lease_task(labeler).completions]
+            for labeler in labelers
         ]
 
     first = orders(store)

@@ -76,7 +76,9 @@ def test_a_store_of_a_newer_version_is_left_alone(path: Path) -> None:
 
 
 def test_a_missing_store_is_named_and_not_made(path: Path) -> None:
-    with pytest.raises(StoreError, match=r"No label store in .*labels\.db\. Run 'steerline sample'"):
+    with pytest.raises(
+        StoreError, match=r"No label store in .*labels\.db\. Run 'steerline sample'"
+    ):
         LabelStore.open(path, create=False)
     assert not path.exists()
 

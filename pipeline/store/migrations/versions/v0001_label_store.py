@@ -154,7 +154,7 @@ def _create_work() -> None:
         sa.Column("flags", sa.JSON(), nullable=False),
         sa.Column("comment", sa.Text(), nullable=False),
         sa.Column("simulated", sa.Boolean(), nullable=False),
-        sa.Column("active_seconds", sa.Float(), nullable=True),
+        sa.Column("active_seconds", sa.Double(), nullable=True),
         sa.Column("created", TIMESTAMP, nullable=False),
         sa.ForeignKeyConstraint(
             ["assignment_id"],

@@ -1,0 +1,231 @@
+"""Measure one stage's model after another: few-shot tasks, perplexity, instruction following.
+
+What is asked is read once and is the same for every stage, so that stages can be compared question
+by question. With several processes each takes every n-th task, document and prompt; rank 0 writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedModel
+
+from pipeline.artifacts import hash_text
+from pipeline.config.evaluate import EvaluateSection
+from pipeline.config.source import Source
+from pipeline.data import read_documents, read_prompts
+from pipeline.distributed import Workers
+from pipeline.errors import DataError
+from pipeline.evaluation.catalogue import load_tasks
+from pipeline.evaluation.folder import EvaluationFolder, Part, PartName
+from pipeline.evaluation.following import (
+    is_judged_by_gold,
+    judge_answers,
+    record_answers,
+    summarize_answers,
+)
+from pipeline.evaluation.harness import run_tasks
+from pipeline.evaluation.perplexity import DocumentLoss, measure_documents, summarize_losses
+from pipeline.evaluation.tasks import VERSION
+from pipeline.formatting import Formatter
+from pipeline.judges import RewardJudge
+from pipeline.models import load_policy
+from pipeline.records import Prompt
+from pipeline.sampling import sample_completions
+from pipeline.tokenizer import load_tokenizer
+from pipeline.world import World
+
+
+class ModelUnderTest(NamedTuple):
+    """A stage's model, loaded, its formatter and the hash of its files."""
+
+    stage: str
+    model: PreTrainedModel
+    formatter: Formatter
+    hash: str
+
+
+class Evaluator:
+    """Hold what is asked, and measure models on it.
+
+    Args:
+        section: what to measure.
+        seed: the run's.
+        workers: the processes at work.
+        folder: the evaluation's folder.
+        reward: the reward model's folder, where the run has one; it judges what the gold cannot.
+        reward_hash: of that folder.
+    """
+
+    def __init__(
+        self,
+        section: EvaluateSection,
+        seed: int,
+        workers: Workers,
+        folder: Path,
+        reward: Path | None = None,
+        reward_hash: str = "",
+    ) -> None:
+        self.section = section
+        self.seed = seed
+        self.workers = workers
+        self.store = EvaluationFolder(folder)
+        self.tasks = load_tasks(section.tasks, section.shots, seed, folder, write=workers.rank == 0)
+        self.texts = list(read_texts(section.perplexity, section.perplexity_documents, seed))
+        self.prompts = read_prompts(section.prompts, seed)
+        self.world = World(seed)
+        self.reward = None if reward is None else RewardJudge(reward, section.batch_size)
+        self.reward_hash = reward_hash
+
+    def evaluate(self, stage: str, path: Path, model_hash: str) -> None:
+        """Measure what is not yet measured of a stage's model.
+
+        Args:
+            stage: its name.
+            path: its ``model/``.
+            model_hash: changes when the model does.
+        """
+        keys = self._keys(model_hash)
+        found = self.workers.on_main(
+            lambda: [part for part, key in keys.items() if self.store.find(stage, part, key)]
+        )
+        missing = [part for part in keys if part not in found]
+        if not missing:
+            return
+        if missing == ["following"] and self._judge_again(stage, keys["following"]):
+            return
+        tokenizer = load_tokenizer(path)
+        model = self.workers.place(load_policy(path))
+        tested = ModelUnderTest(stage, model, Formatter(tokenizer), model_hash)
+        measure = {
+            "fewshot": self._measure_tasks,
+            "perplexity": self._measure_texts,
+            "following": self._measure_following,
+        }
+        for part in missing:
+            measured = measure[part](tested)
+            self._store(stage, part, keys[part], measured)
+
+    def _keys(self, model_hash: str) -> dict[PartName, str]:
+        """Return the parts that are asked for, each with what its figures depend on."""
+        keys: dict[PartName, str] = {}
+        if self.tasks:
+            keys["fewshot"] = hash_text(f"{model_hash} {VERSION}")
+        if self.texts:
+            keys["perplexity"] = hash_text(model_hash)
+        if self.prompts:
+            keys["following"] = f"{hash_text(model_hash)} {self.reward_hash}"
+        return keys
+
+    def _store(self, stage: str, part: PartName, key: str, measured: Part) -> None:
+        self.workers.on_main(lambda: self.store.store(stage, part, key, measured))
+
+    def _measure_tasks(self, tested: ModelUnderTest) -> Part:
+        names = self._own(list(self.tasks))
+        outcome = run_tasks(
+            tested.model,
+            tested.formatter.tokenizer,
+            {name: self.tasks[name] for name in names},
+            shots=self.section.shots,
+            limit=self.section.limit,
+            batch_size=self.section.batch_size,
+            bins=self.section.calibration_bins,
+            seed=self.seed,
+            label=f"{tested.stage}: few-shot",
+        )
+        figures = dict(self.workers.gather_objects(list(outcome.figures.items())))
+        documents = self.workers.gather_objects(outcome.documents)
+        order = {name: place for place, name in enumerate(self.tasks)}
+        documents.sort(key=lambda row: order[row["task"]])
+        rows = [{"stage": tested.stage, **row} for row in documents]
+        return Part({name: figures[name] for name in self.tasks}, rows)
+
+    def _measure_texts(self, tested: ModelUnderTest) -> Part:
+        own = self._own(list(enumerate(self.texts)))
+        losses = measure_documents(
+            tested.model,
+            tested.formatter,
+            [text for _, text in own],
+            self.section.batch_size,
+            label=f"{tested.stage}: perplexity",
+        )
+        measured = [(i, loss) for (i, _), loss in zip(own, losses, strict=True)]
+        ordered: list[tuple[int, DocumentLoss]] = sorted(
+            self.workers.gather_objects(measured), key=lambda item: item[0]
+        )
+        rows = [
+            {"stage": tested.stage, "text": i, **dataclasses.asdict(loss)} for i, loss in ordered
+        ]
+        return Part(summarize_losses([loss for _, loss in ordered]), rows)
+
+    def _measure_following(self, tested: ModelUnderTest) -> Part:
+        own = self._own(list(enumerate(self.prompts)))
+        prompts = [prompt for _, prompt in own]
+        samples = sample_completions(
+            tested.model,
+            tested.formatter,
+            prompts,
+            self.section.decoding,
+            seed=self.seed,
+            batch_size=self.section.batch_size,
+        )
+        answers = record_answers(prompts, samples, tested.formatter)
+        gathered: list[tuple[int, dict[str, Any]]] = self.workers.gather_objects(
+            [
+                (i, {**answer, "model": tested.hash})
+                for (i, _), answer in zip(own, answers, strict=True)
+            ]
+        )
+        ordered = [answer for _, answer in sorted(gathered, key=lambda item: item[0])]
+        return self._judge(tested.stage, ordered)
+
+    def _judge(self, stage: str, answers: Sequence[dict[str, Any]]) -> Part:
+        rows = judge_answers(self.prompts, answers, self.world, self.reward)
+        return Part(summarize_answers(rows), [{"stage": stage, **row} for row in rows])
+
+    def _judge_again(self, stage: str, key: str) -> bool:
+        """Judge stored completions anew, if they are this model's: only the judge is new."""
+
+        def judge() -> bool:
+            rows = self.store.rows(stage, "following")
+            model_key = key.split(" ")[0]
+            asked = [prompt.id for prompt in self.prompts]
+            if [row["prompt_id"] for row in rows] != asked or any(
+                hash_text(row["model"]) != model_key for row in rows
+            ):
+                return False
+            self.store.store(stage, "following", key, self._judge(stage, rows))
+            return True
+
+        return self.workers.on_main(judge)
+
+    def _own(self, items: Sequence[Any]) -> list[Any]:
+        """Return this process's share."""
+        return list(items[self.workers.rank :: self.workers.world_size])
+
+
+def read_texts(sources: Sequence[Source], count: int, seed: int) -> Iterator[str]:
+    """Yield held-out documents, about as many from each source, ``count`` in all if there are.
+
+    Raises:
+        DataError: if a source has none.
+    """
+    for place, source in enumerate(sources):
+        share = count // len(sources) + (place < count % len(sources))
+        limit = share if source.limit is None else min(share, source.limit)
+        if not limit:
+            continue
+        limited = dataclasses.replace(source, limit=limit)
+        texts = list(itertools.islice(read_documents(limited, seed), limit))
+        if not texts:
+            raise DataError(f"{source.path} must hold documents, got none. Remove the source.")
+        yield from texts
+
+
+def needs_reward(prompts: Sequence[Prompt]) -> bool:
+    """Tell whether a prompt is there that only a reward model can judge."""
+    return not all(is_judged_by_gold(prompt) for prompt in prompts)

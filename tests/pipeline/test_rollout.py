@@ -1,0 +1,35 @@
+import torch
+
+from pipeline.rollout import Episodes, lay_out
+
+PROMPTS = [[5, 6, 7], [8]]
+COMPLETIONS = [[1, 2], [3, 4, 9, 2]]
+
+
+def make_episodes():
+    ids, attention_mask, completion_mask = lay_out(PROMPTS, COMPLETIONS, pad_id=0)
+    return Episodes(ids, attention_mask, completion_mask, torch.tensor([True, False]))
+
+
+def test_completions_begin_in_the_same_column():
+    episodes = make_episodes()
+    assert episodes.ids.tolist() == [[5, 6, 7, 1, 2, 0, 0], [0, 0, 8, 3, 4, 9, 2]]
+    assert episodes.attention_mask.sum(dim=1).tolist() == [5, 5]
+    assert episodes.completion_mask.sum(dim=1).tolist() == [2, 4]
+    assert episodes.completions.tolist() == [[1, 2, 0, 0], [3, 4, 9, 2]]
+    assert episodes.token_count == 6
+
+
+def test_trimming_drops_only_what_is_padding_in_every_row():
+    first = make_episodes().rows(torch.tensor([0])).trimmed()
+    assert first.ids.tolist() == [[5, 6, 7, 1, 2]]
+    second = make_episodes().rows(torch.tensor([1])).trimmed()
+    assert second.ids.tolist() == [[8, 3, 4, 9, 2]]
+    both = make_episodes()
+    assert torch.equal(both.trimmed().ids, both.ids)
+
+
+def test_splitting_keeps_every_row_once():
+    parts = list(make_episodes().split(1, torch.tensor([1, 0])))
+    assert [len(part) for part in parts] == [1, 1]
+    assert [part.ended.item() for part in parts] == [False, True]
