@@ -7,6 +7,7 @@ than these has learnt no more than vocabulary or length.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +16,6 @@ from scipy.sparse import vstack
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from pipeline.errors import DataError
 from pipeline.ranking_accuracy import measure_accuracy
 from pipeline.records import Ranking
 
@@ -34,17 +34,12 @@ def fit_bag_of_words(rankings: Sequence[Ranking]) -> Scorer:
     differences, with the L2 penalty |a|^2 / 2; each ranking weighs the same.
 
     Args:
-        rankings: to fit on.
-    Raises:
-        DataError: if no ranking has an untied pair.
+        rankings: to fit on; without an untied pair or a single word, every text scores 0.
     """
     chosen, rejected, weights = _untied_pairs(rankings)
-    vectorizer = CountVectorizer(token_pattern=WORD)
-    try:
-        vectorizer.fit([*chosen, *rejected])
-    except ValueError:
-        # Text without a single word (only signs) gives nothing to count.
+    if not any(re.search(WORD, text) for text in (*chosen, *rejected)):
         return lambda texts: [0.0] * len(texts)
+    vectorizer = CountVectorizer(token_pattern=WORD).fit([*chosen, *rejected])
     difference = vectorizer.transform(chosen) - vectorizer.transform(rejected)
     # Each pair stands in both directions, so that the classifier sees two classes; half the weight
     # each keeps the penalty's strength.
@@ -66,9 +61,7 @@ def fit_length(rankings: Sequence[Ranking]) -> Scorer:
     """Prefer longer text, or shorter, whichever the labelers did more often; in characters.
 
     Args:
-        rankings: to choose the sign on.
-    Raises:
-        DataError: if no ranking has an untied pair.
+        rankings: to choose the sign on; longer where they say nothing.
     """
     chosen, rejected, weights = _untied_pairs(rankings)
     longer = [
@@ -108,9 +101,5 @@ def _untied_pairs(rankings: Sequence[Ranking]) -> tuple[list[str], list[str], li
         ]
         chosen += [better for better, _ in ordered]
         rejected += [worse for _, worse in ordered]
-        weights += [1 / len(ordered)] * len(ordered)
-    if not chosen:
-        raise DataError(
-            "The rankings must hold a pair that is not tied, got none. Gather more judgments."
-        )
+        weights += [1 / max(len(ordered), 1)] * len(ordered)
     return chosen, rejected, weights

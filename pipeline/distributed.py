@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, gather_object
 from torch import Tensor, nn
 
@@ -35,6 +36,8 @@ class Workers:
     """
 
     def __init__(self, precision: Precision = "float32") -> None:
+        # Accelerate keeps one precision a process, and one process may run stages of several.
+        AcceleratorState._reset_state()
         self.accelerator = Accelerator(
             cpu=use_cpu(),
             mixed_precision="bf16" if precision == "bf16" else "no",

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from pipeline.config.reward import RewardSection
 from pipeline.errors import DataError
 from pipeline.formatting import Formatter
 from pipeline.ranking_loss import Ties
@@ -94,6 +95,26 @@ def check_disjoint(training: Iterable[Ranking], held_out: Iterable[Ranking], whe
         )
 
 
+def check_learnable(rankings: Iterable[Ranking], section: RewardSection, where: str) -> None:
+    """Refuse rankings from which the loss, as it is configured, has nothing to learn.
+
+    Raises:
+        DataError: if all pairs are tied and ties are dropped, or a margin is asked for and there is
+            no rating.
+    """
+    rankings = list(rankings)
+    if not any(has_pairs(ranking.ranks, section.ties) for ranking in rankings):
+        raise DataError(
+            f"{where}.data must hold a pair that is not tied, got none in "
+            f"{len(rankings)} rankings. Gather more judgments, or set {where}.ties: half."
+        )
+    if section.margin == "rating" and all(ranking.ratings is None for ranking in rankings):
+        raise DataError(
+            f"{where}.data must hold ratings where {where}.margin is 'rating', got none in "
+            f"{len(rankings)} rankings. Set {where}.margin: none."
+        )
+
+
 def has_pairs(ranks: Sequence[int], ties: Ties) -> bool:
     """Tell whether a ranking holds a pair that counts."""
     return ties == "half" or len(set(ranks)) > 1
@@ -140,7 +161,7 @@ def encode_rankings(
         longest, prompt = max(long, key=lambda found: found[0])
         raise DataError(
             f"{where}: a prompt and its completion must have at most {max_length} tokens together, "
-            f"got {len(long)} longer ones, the longest of {longest} ({_start(prompt)}). "
+            f"got {len(long)} beyond that, the longest of {longest} ({_start(prompt)}). "
             "Remove them, or raise reward.max_length within the model's context."
         )
     return EncodedRankings(elements, left_out)

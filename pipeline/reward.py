@@ -13,6 +13,7 @@ Departures from the paper (see also ``pipeline.ranking_loss``):
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -119,18 +120,19 @@ class RewardTrainer(RunFolderTrainer):
 def add_adapters(model: nn.Module, lora: LoraSection, seed: int) -> nn.Module:
     """Freeze the trunk and add low-rank adapters; the head is trained whole."""
     modules = lora.target_modules
-    torch.manual_seed(seed)  # PEFT draws the adapters from the global generator.
-    adapted: nn.Module = get_peft_model(
-        model,
-        LoraConfig(
-            task_type=TaskType.SEQ_CLS,
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=modules if isinstance(modules, str) else list(modules),
-            modules_to_save=["score"],
-        ),
+    adapters = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=modules if isinstance(modules, str) else list(modules),
+        modules_to_save=["score"],
     )
+    torch.manual_seed(seed)  # PEFT draws the adapters from the global generator.
+    with warnings.catch_warnings():
+        # PEFT asks the model for a property that transformers has renamed.
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        adapted: nn.Module = get_peft_model(model, adapters)
     return adapted
 
 

@@ -19,6 +19,7 @@ Departures from InstructGPT (Ouyang et al. 2022, C.1, C.3):
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -206,28 +207,32 @@ def fine_tune(
     rows = len(data.train)
     steps = count_steps(rows, section.epochs, section.batch_size)
     order = epoch_order(rows, steps * section.batch_size, seed)
-    trainer = SftTrainer(
-        run,
-        policy,
-        training_arguments(
-            section,
-            run.folder,
-            steps=steps,
-            seed=seed,
-            crew=run.crew,
-            where=run.name,
-            kind=SFTConfig,
-            max_length=None,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            **_validation(section, data),
-        ),
-        data_collator=collate_packed(formatter.pad_id),
-        train_dataset=data.train.select(order, keep_in_memory=True),
-        eval_dataset=data.validation,
-        processing_class=formatter.tokenizer,
-        peft_config=_adapters(section.lora) if section.lora else None,
-        epoch_rows=rows,
+    arguments = training_arguments(
+        section,
+        run.folder,
+        steps=steps,
+        seed=seed,
+        crew=run.crew,
+        where=run.name,
+        kind=SFTConfig,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        **_validation(section, data),
     )
+    with warnings.catch_warnings():
+        # PEFT asks the model by a name that transformers 5 is about to drop.
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        trainer = SftTrainer(
+            run,
+            policy,
+            arguments,
+            data_collator=collate_packed(formatter.pad_id),
+            train_dataset=data.train.select(order, keep_in_memory=True),
+            eval_dataset=data.validation,
+            processing_class=formatter.tokenizer,
+            peft_config=_adapters(section.lora) if section.lora else None,
+            epoch_rows=rows,
+        )
     trainer.fit()
     selected = trainer.restore_best()
     metrics: dict[str, Any] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.artifacts import write_json
 from pipeline.baselines import measure_floors
@@ -26,7 +26,12 @@ from pipeline.ranking_accuracy import (
     measure_calibration,
     split_accuracy,
 )
-from pipeline.ranking_data import check_disjoint, check_rankings, encode_rankings
+from pipeline.ranking_data import (
+    check_disjoint,
+    check_learnable,
+    check_rankings,
+    encode_rankings,
+)
 from pipeline.records import Ranking
 from pipeline.reward import RewardTrainer, add_adapters, measure_offset, score_rankings
 from pipeline.runs import StageRun, hash_parent, model_of, open_stage
@@ -53,6 +58,7 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
             return
         training = _read(config, section.data, f"{name}.data", group="train")
         held_out = _read(config, section.validation, f"{name}.validation")
+        check_learnable(training, section, name)
         check_disjoint(training, held_out, name)
         stage.note_sources(fingerprint_sources(read))
         formatter = Formatter(load_tokenizer(model_of(config, section.init)))
@@ -103,7 +109,10 @@ def _hash_inputs(config: RunConfig, name: str, sources: Sequence[Source]) -> dic
 
 
 def _read(
-    config: RunConfig, sources: Sequence[Source], where: str, group: str | None = None
+    config: RunConfig,
+    sources: Sequence[Source],
+    where: str,
+    group: Literal["train", "held_out"] | None = None,
 ) -> list[Ranking]:
     """Read rankings, source after source; of the label store those of one labelers' group."""
     rankings: list[Ranking] = []
@@ -188,7 +197,8 @@ def _measure(
         },
     )
     return {
-        **{f"{key}_pairs" if key in ("n", "tied") else key: accuracy[key] for key in accuracy},
+        **{key: accuracy[key] for key in ("accuracy", "low", "high", "by_prompt")},
+        **{f"held_out_{key}": accuracy[key] for key in ("n", "prompts", "tied")},
         **calibration,
         **spread,
         **{f"floor_{floor}": figures["accuracy"] for floor, figures in floors.items()},

@@ -26,6 +26,9 @@ class Source(Section):
     format: Literal["auto", "text", "alpaca", "qa", "oasst", "pandalm"] = "auto"
     """How to read a row; ``auto`` goes by its keys."""
 
+    empty: Literal["refuse", "drop"] = "refuse"
+    """Refuse a row with an empty text, or drop it with a warning; published sets are dropped."""
+
     @classmethod
     def from_scalar(cls, path: str) -> dict[str, str]:
         """Read a plain string as the path."""

@@ -60,7 +60,7 @@ class Kind(Generic[RecordT]):
                 or if there is no row to keep.
         """
         layouts = self._of_format(source)
-        drop = drop_empty or is_published(source)
+        drop = drop_empty or source.empty == "drop" or is_published(source)
         records: list[RecordT] = []
         empty = 0
         for row in read_rows(source):

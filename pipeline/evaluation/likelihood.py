@@ -57,12 +57,25 @@ class SharedPrefixLM(HFLM):
         )
         layers = DynamicCache(config=model.config).layers
         self._shares = all(type(layer) is DynamicLayer for layer in layers)
+        self._encoded: dict[str, list[int]] = {}
         self.token_counts: dict[tuple[str, str], int] = {}
         self.cut_contexts = 0
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **options: Any
+    ) -> list[int]:
+        """Encode a text; the context that the choices of a question share only once."""
+        if add_special_tokens is not None or options:
+            ids: list[int] = super().tok_encode(string, add_special_tokens, **options)
+            return ids
+        if string not in self._encoded:
+            self._encoded[string] = super().tok_encode(string)
+        return self._encoded[string]
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Likelihood]:
         """Return log p(continuation | context) and whether it is the greedy one, a request."""
         scored: list[Likelihood] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        self._encoded.clear()
         return scored
 
     def _loglikelihood_tokens(

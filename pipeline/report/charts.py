@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from xml.etree import ElementTree as ET
 
-import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib import style
 from matplotlib.axes import Axes

@@ -24,11 +24,11 @@ BASE = "pretrain"
 
 
 class Cell(NamedTuple):
-    """Name one measurement on a few-shot task."""
+    """Name one measurement on a few-shot task; no shots are the mean over all numbers of shots."""
 
     stage: str
     task: str
-    shots: int
+    shots: int | None
 
 
 class Curve(NamedTuple):
@@ -36,6 +36,13 @@ class Curve(NamedTuple):
 
     steps: list[int]
     values: list[float]
+
+
+class TextLoss(NamedTuple):
+    """Hold what one held-out text costs: sum of -log p(token) in nats, and its bytes."""
+
+    nll: float
+    size: float
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ class RunRecord:
         scores: few-shot figures a measurement (``acc``, ``stderr``, ``n``, ``ece``, ``brier``).
         summary: figures a stage (``perplexity``, ``instruction_following``, ...).
         documents: measurement to document to 0 or 1, wrong or correct.
+        texts: stage to held-out text to its loss.
         completions: stage to prompt id to the row of its completion.
         accuracy: what the reward stage wrote in ``accuracy.json``.
     """
@@ -75,6 +83,7 @@ class RunRecord:
     scores: Mapping[Cell, Mapping[str, float]]
     summary: Mapping[str, Mapping[str, Any]]
     documents: Mapping[Cell, Mapping[str, float]]
+    texts: Mapping[str, Mapping[str, TextLoss]]
     completions: Mapping[str, Mapping[str, Mapping[str, Any]]]
     accuracy: Mapping[str, Any]
 
@@ -106,7 +115,7 @@ class RunRecord:
     @property
     def shots(self) -> list[int]:
         """Return the numbers of examples shown, fewest first."""
-        return sorted({cell.shots for cell in self.scores})
+        return sorted({cell.shots for cell in self.scores if cell.shots is not None})
 
     def figure(self, stage: str, key: str) -> float | None:
         """Return a number of a stage's evaluation summary."""
@@ -145,12 +154,22 @@ def gather(config: RunConfig) -> RunRecord:
         scores=dict(_scores(_json(folder / "results.json"))),
         summary=_mappings(_json(folder / "summary.json")),
         documents=documents,
+        texts={
+            path.stem: dict(_text_losses(path)) for path in sorted((folder / "texts").glob("*.jsonl"))
+        },
         completions={
             path.stem: {str(row["prompt_id"]): row for row in _rows(path) if "prompt_id" in row}
             for path in sorted((folder / "completions").glob("*.jsonl"))
         },
         accuracy=_json(run_dir / "reward" / "accuracy.json"),
     )
+
+
+def _text_losses(path: Path) -> Iterator[tuple[str, TextLoss]]:
+    for row in _rows(path):
+        nll, size = number(row.get("nll")), number(row.get("bytes"))
+        if nll is not None and size:
+            yield str(row.get("text")), TextLoss(nll, size)
 
 
 def number(value: object) -> float | None:

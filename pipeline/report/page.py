@@ -12,7 +12,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,17 @@ from pipeline.config.run import RunConfig
 from pipeline.report import words
 from pipeline.report.charts import dash_of
 from pipeline.report.gather import BASE, Cell, RunRecord, gather, number
+from pipeline.report.outcomes import (
+    SFT,
+    following_table,
+    glance_table,
+    language_table,
+    reward_table,
+    text_recovery,
+)
 from pipeline.report.sections import (
     LOSSES,
+    TRAINED,
     colours,
     gain_charts,
     loss_charts,
@@ -33,20 +42,7 @@ from pipeline.report.sections import (
     ppo_charts,
     stage_rows,
 )
-from pipeline.report.tables import (
-    MEAN,
-    NO_PTX,
-    PTX,
-    SFT,
-    TaxCell,
-    following_table,
-    glance_table,
-    language_table,
-    ptx_start,
-    recoveries,
-    reward_table,
-    tax_table,
-)
+from pipeline.report.tax import MEAN, NO_PTX, PTX, TaxCell, ptx_start, recoveries, tax_table
 from pipeline.report.verdict import write_verdict
 
 TAX_COLUMNS = (
@@ -68,8 +64,9 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
     """
     run, seed = gather(config), config.seed
     tax, following = tax_table(run, seed), following_table(run, seed)
-    recovered, glance = recoveries(run, config, seed), glance_table(run)
-    language, reward = language_table(run), reward_table(run)
+    recovered, glance = recoveries(run, config, seed), glance_table(run, tax)
+    language, on_text = language_table(run, seed), text_recovery(run, config, seed)
+    reward = reward_table(run)
     verdict = write_verdict(run, tax, following, recovered)
     stages, palette = stage_rows(run), colours(run)
     scored = [name for name in run.evaluated if any(cell.stage == name for cell in tax)]
@@ -79,7 +76,7 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         title=section.title,
         notes=section.notes,
         facts=_facts(config, run),
-        verdict=verdict,
+        verdict=[words.unbroken(sentence) for sentence in verdict],
         run=run,
         glance=glance,
         gain=gain_charts(run, tax, following),
@@ -92,14 +89,16 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         start=ptx_start(run, config),
         recovered=recovered,
         language=language,
+        on_text=on_text,
         calibrated=any(row.ece is not None for row in tax.values()),
         following=following,
+        scores=any(row.score is not None for row in following),
         reward=reward,
         reward_source="reward/accuracy.json, label/manifest.json",
         ppo=ppo_charts(run),
         ppo_stages=[stage.name for stage in run.of_kind("ppo")],
         losses=loss_charts(run),
-        loss_palette={label: place for place, label in enumerate(LOSSES.values(), start=1)},
+        loss_palette=dict(LOSSES.values()),
         samples=pick_samples(run, section.samples),
         palette=palette,
         packages=_packages(run),
@@ -119,11 +118,17 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
             for row in stages
         ],
         "tax": [_flat(row) for row in tax.values()],
-        "recovered_by_ptx": [{**asdict(row), "share": row.share} for row in recovered],
+        "recovered_by_ptx": [
+            {**asdict(row), "share": row.share} for row in [*recovered, on_text] if row
+        ],
         "language": language,
         "instruction_following": [asdict(row) for row in following],
         "reward": reward,
-        "curves": {stage.name: _curves(stage.curves) for stage in run.stages if stage.curves},
+        "curves": {
+            stage.name: {key: curve._asdict() for key, curve in stage.curves.items()}
+            for stage in run.stages
+            if stage.kind in TRAINED
+        },
     }
     _write(folder / "report.html", html)
     _write(folder / "report.json", json.dumps(_finite(numbers), indent=1, ensure_ascii=False) + "\n")
@@ -143,7 +148,7 @@ def make_headline(run: RunRecord, glance: Sequence[Mapping[str, Any]]) -> dict[s
     return {
         **headline,
         "reward_accuracy": reward.metric("accuracy"),
-        "gold_accuracy": reward.metric("gold_accuracy", "gold") or label.metric("gold_accuracy"),
+        "gold_accuracy": label.metric("gold_accuracy"),
         "labeler_agreement": label.metric("labeler_agreement"),
         "ppo_win_rate": run.figure(PTX, "win_rate_vs_sft"),
     }
@@ -166,7 +171,9 @@ def _environment() -> Environment:
         "percent": words.percent,
         "plain": words.signed_digits,
         "prompt": words.prompt_text,
+        "shots": words.count_shots,
         "signed": words.signed,
+        "unbroken": words.unbroken,
         "visible": words.visible,
     }
     return environment
@@ -215,6 +222,8 @@ def _flat(row: TaxCell) -> dict[str, Any]:
     change = asdict(row.change) if row.change else {}
     values = {**row.cell._asdict(), **asdict(row), **change}
     values["n"], values["documents"] = row.n, change.get("n")
+    if row.cell.shots is None:
+        values["shots"] = "all"
     return {key: values.get(key) for key in TAX_COLUMNS}
 
 
@@ -226,12 +235,10 @@ def _csv(tax: Mapping[Cell, TaxCell]) -> str:
     return text.getvalue()
 
 
-def _curves(curves: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: curve._asdict() for key, curve in curves.items()}
-
-
 def _finite(value: Any) -> Any:
     """Return a value with what JSON cannot hold (NaN, infinities) as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, float):
         return number(value)
     if isinstance(value, Mapping):

@@ -16,16 +16,17 @@ from pipeline.report.charts import (
     draw_intervals,
 )
 from pipeline.report.gather import EVALUATE, Cell, RunRecord, StageRecord, number
-from pipeline.report.tables import MEAN, Following, TaxCell
+from pipeline.report.outcomes import Following
+from pipeline.report.tax import MEAN, TaxCell
 from pipeline.runs import is_at_work
 
 FIGURES_SHOWN = 4
 TRAINED = ("pretrain", "sft", "reward", "ppo")
 PPO_CURVES = {
     "objective/scores": "Score from the reward model",
-    "objective/kl": "KL to the reference policy (nats a completion)",
+    "objective/kl": "KL to the reference policy, nats",
     "objective/rlhf_reward": "Score minus β · KL",
-    "objective/entropy": "Entropy of the rollouts (nats a completion)",
+    "objective/entropy": "Entropy of the rollouts, nats",
     "policy/ratio": "Mean probability ratio",
     "policy/clipfrac": "Share of ratios clipped",
     "policy/approxkl": "Approximate KL of one update",
@@ -37,7 +38,8 @@ PPO_CURVES = {
     "grad_norm/value": "Gradient norm, value model",
     "grad_norm/ptx": "Gradient norm, ptx",
 }
-LOSSES = {"loss": "training", "eval_loss": "held out"}
+LOSSES = {"loss": ("training", 4), "eval_loss": ("held out", 1)}
+"""Key of a log to what it is and the colour of its line, the same in every stage."""
 
 
 @dataclass(frozen=True)
@@ -114,25 +116,23 @@ def gain_charts(
     ]
     if rates:
         source = f"{EVALUATE}/completions/"
-        title = "Instructions followed, % of held-out prompts"
+        title = "Held-out instructions followed"
         charts.append(draw_intervals("following", title, rates, source, zero=False))
-    for shots in run.shots:
-        rows = [
-            Estimate(stage, palette[stage], change.difference, change.low, change.high)
-            for stage in run.evaluated
-            if (row := tax.get(Cell(stage, MEAN, shots))) and (change := row.change)
-        ]
-        if rows:
-            source = f"{EVALUATE}/documents.jsonl"
-            title = f"Few-shot mean against the base, {shots} shots"
-            charts.append(draw_intervals(f"tax-{shots}", title, rows, source, zero=True))
+    rows = [
+        Estimate(stage, palette[stage], change.difference, change.low, change.high)
+        for stage in run.evaluated
+        if (row := tax.get(Cell(stage, MEAN, None))) and (change := row.change)
+    ]
+    if rows:
+        source = f"{EVALUATE}/documents.jsonl"
+        title = "Few-shot mean against the base, all shots"
+        charts.append(draw_intervals("tax-mean", title, rows, source, zero=True))
     return charts
 
 
 def ppo_charts(run: RunRecord) -> list[Chart]:
     """Draw PPO's curves, one chart a metric with a line for each ``ppo`` stage."""
     palette, stages = colours(run), run.of_kind("ppo")
-    source = ", ".join(f"{stage.name}/metrics.jsonl" for stage in stages)
     charts = []
     for key, title in PPO_CURVES.items():
         series = [
@@ -142,7 +142,7 @@ def ppo_charts(run: RunRecord) -> list[Chart]:
         ]
         if series:
             name = "ppo-" + key.replace("/", "-").replace("_", "-")
-            charts.append(draw_curves(name, title, series, source))
+            charts.append(draw_curves(name, title, series, key))
     return charts
 
 
@@ -153,8 +153,8 @@ def loss_charts(run: RunRecord) -> list[Chart]:
 
 def _loss(stage: StageRecord) -> Iterator[Chart]:
     series = [
-        Series(label, place, stage.curves[key])
-        for place, (key, label) in enumerate(LOSSES.items(), start=1)
+        Series(label, colour, stage.curves[key])
+        for key, (label, colour) in LOSSES.items()
         if key in stage.curves
     ]
     if series:

@@ -10,8 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.report.gather import BASE, Cell, RunRecord
 from pipeline.report.statistics import Change
-from pipeline.report.tables import MEAN, NO_PTX, PTX, SFT, Following, Recovery, TaxCell
-from pipeline.report.words import digits, interval, percent, points
+from pipeline.report.outcomes import SFT, Following
+from pipeline.report.tax import MEAN, NO_PTX, PTX, Recovery, TaxCell
+from pipeline.report.words import digits, interval, percent, points, signed_digits
+
+NAMES = {SFT: "SFT", PTX: "PPO-ptx", NO_PTX: "PPO without ptx"}
 
 
 def write_verdict(
@@ -23,9 +26,10 @@ def write_verdict(
     """Return the sentences of the verdict; one sentence says so where nothing was measured."""
     sentences = [
         *_following(following),
-        *_wins(run, following),
+        *_wins(following),
         *_tax(run, tax),
-        *_recovery(run, recovered),
+        *_recovery(recovered),
+        *_perplexity(run),
         *_reward(run),
     ]
     return sentences or ["No stage of this run has been evaluated yet."]
@@ -40,6 +44,15 @@ def _following(rows: Sequence[Following]) -> Iterator[str]:
         yield f"SFT follows {percent(sft.rate)} %{_beside(sft.against_base, 'the base')}."
     if ppo is not None:
         yield f"PPO-ptx follows {percent(ppo.rate)} %{_beside(ppo.against_sft, 'SFT')}."
+    for row in rows:
+        change = row.score_against_sft
+        if row.stage == PTX and row.score is not None and change is not None:
+            doubt = "" if change.excludes_zero else ": no clear difference"
+            yield (
+                f"The reward model scores PPO-ptx {digits(row.score, 2)} on average, "
+                f"{signed_digits(change.difference, 2)} against SFT (95 % interval "
+                f"{signed_digits(change.low, 2)} to {signed_digits(change.high, 2)}{doubt})."
+            )
 
 
 def _beside(change: Change | None, other: str) -> str:
@@ -49,10 +62,10 @@ def _beside(change: Change | None, other: str) -> str:
     return f" ({said})" if change.excludes_zero else f" ({said}: no clear difference)"
 
 
-def _wins(run: RunRecord, rows: Sequence[Following]) -> Iterator[str]:
+def _wins(rows: Sequence[Following]) -> Iterator[str]:
     for row in rows:
         if row.stage == PTX and row.win_rate is not None:
-            judge = str(run.summary.get(PTX, {}).get("judge", "the judge"))
+            judge = "the reward model" if row.utility is None else "the gold utility"
             spread = f", 95 % interval {interval(row.wins, shift=0.5)} %" if row.wins else ""
             yield (
                 f"On the same prompts {judge} prefers PPO-ptx to SFT in {percent(row.win_rate)} % "
@@ -61,66 +74,55 @@ def _wins(run: RunRecord, rows: Sequence[Following]) -> Iterator[str]:
 
 
 def _tax(run: RunRecord, tax: Mapping[Cell, TaxCell]) -> Iterator[str]:
-    names = {SFT: "SFT", PTX: "PPO-ptx", NO_PTX: "PPO without ptx"}
-    for stage, name in names.items():
-        means = {
-            shots: row.change
-            for shots in run.shots
-            if (row := tax.get(Cell(stage, MEAN, shots))) and row.change
-        }
-        if not means:
-            continue
-        parts = ", ".join(
-            f"{points(change.difference)} at {shots} shots{_mark(change)}"
-            for shots, change in means.items()
-        )
-        yield f"The few-shot mean of {name} differs from the base by {parts}."
-    fallen = {
-        stage: [
-            row.cell
-            for row in tax.values()
-            if row.cell.stage == stage
-            and row.cell.task != MEAN
-            and row.change
-            and row.change.significant
-            and row.change.difference < 0
-        ]
-        for stage in names
-    }
-    paid = [f"{names[stage]} on {len(cells)}" for stage, cells in fallen.items() if cells]
-    tested = sum(row.cell.task != MEAN and row.change is not None for row in tax.values())
+    parts = []
+    for stage, name in NAMES.items():
+        mean = tax.get(Cell(stage, MEAN, None))
+        if mean and mean.change:
+            doubt = "" if mean.change.significant else ", not significant"
+            parts.append(f"{name} {points(mean.change.difference)} ({interval(mean.change)}{doubt})")
+    if parts:
+        yield f"Against the base, the few-shot mean over all shots changes thus: {'; '.join(parts)}."
+    compared = [row for row in tax.values() if row.cell.task != MEAN and row.change]
+    fallen = [row for row in compared if row.change and _fell(row.change)]
+    counts = {name: sum(row.cell.stage == stage for row in fallen) for stage, name in NAMES.items()}
+    paid = [f"{name} on {count}" for name, count in counts.items() if count]
     if paid:
-        yield f"Single tasks that fell significantly (Holm): {', '.join(paid)}."
-    elif tested:
-        yield f"None of {tested} single-task comparisons with the base fell significantly (Holm)."
+        each = len(run.tasks) * len(run.shots)
+        yield f"Of {each} task scores each, significantly lower: {', '.join(paid)} (Holm)."
+    elif compared:
+        yield f"None of {len(compared)} single-task comparisons with the base fell significantly."
 
 
-def _mark(change: Change) -> str:
-    return " (significant)" if change.significant else " (not significant)"
+def _fell(change: Change) -> bool:
+    return change.significant and change.difference < 0
 
 
-def _recovery(run: RunRecord, rows: Sequence[Recovery]) -> Iterator[str]:
-    means = [row for row in rows if row.task == MEAN]
-    shares = [row for row in means if row.share is not None]
-    for row in shares:
-        yield (
-            f"PPO without ptx lost {percent(-row.fall.difference)} points of the mean at "
-            f"{row.shots} shots; ptx recovered {percent(row.share, 0)} % of that."
-        )
-    if means and not shares:
-        yield "PPO without ptx lost nothing clear on the mean, so there is nothing to recover."
-    for stage, name in ((PTX, "PPO-ptx"), (NO_PTX, "PPO without ptx")):
-        before, after = run.figure(BASE, "perplexity"), run.figure(stage, "perplexity")
-        if before is not None and after is not None:
-            yield (
-                f"Perplexity on held-out text is {digits(after)} after {name}, "
-                f"{digits(before)} before alignment."
-            )
+def _recovery(rows: Sequence[Recovery]) -> Iterator[str]:
+    for row in rows:
+        if row.task == MEAN and row.shots is None:
+            if row.share is None:
+                yield "PPO without ptx lost nothing clear on that mean: ptx has nothing to recover."
+            else:
+                yield (
+                    f"PPO without ptx lost {percent(-row.fall.difference)} points of its start's "
+                    f"mean, and ptx recovered {percent(row.share, 0)} % of that."
+                )
+
+
+def _perplexity(run: RunRecord) -> Iterator[str]:
+    before = run.figure(BASE, "perplexity")
+    after = [
+        f"{digits(value, 2)} after {name}"
+        for stage, name in NAMES.items()
+        if (value := run.figure(stage, "perplexity")) is not None
+    ]
+    if before is not None and after:
+        yield f"Perplexity on held-out text is {digits(before, 2)} at the base, {', '.join(after)}."
 
 
 def _reward(run: RunRecord) -> Iterator[str]:
     accuracy = run.stage("reward").metric("accuracy")
-    agreement = run.stage("label").metric("labeler_agreement", "agreement")
+    agreement = run.stage("label").metric("labeler_agreement")
     if accuracy is None:
         return
     whose = "simulated labelers" if run.simulated else "labelers"

@@ -19,14 +19,15 @@ _UNSEEN = re.compile(
 
 
 def digits(value: float | None, places: int | None = None) -> str:
-    """Write a number with a true minus sign; about three significant digits without ``places``."""
+    """Write a number with a true minus sign; as many digits as its size asks for by default."""
     if value is None:
         return MISSING
+    size = abs(value)
     if places is None:
-        size = abs(value)
-        if size != 0 and (size < 0.001 or size >= 1e6):
+        if size != 0 and (size < 0.001 or size >= 1e9):
             return f"{value:.2e}".replace("-", "−")
-        places = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3
+        whole = float(value).is_integer()
+        places = 0 if whole or size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3
     # Adding 0 turns a rounded -0.0 into 0.0.
     return f"{round(value, places) + 0:,.{places}f}".replace("-", "−").replace(",", "\u202f")
 
@@ -60,6 +61,11 @@ def interval(change: Change, shift: float = 0.0) -> str:
     return f"{signed(low)} to {signed(high)}" if not shift else f"{percent(low)} to {percent(high)}"
 
 
+def count_shots(shots: int | None) -> str:
+    """Write a number of shots; none is the mean over all."""
+    return "all shots" if shots is None else "1 shot" if shots == 1 else f"{shots} shots"
+
+
 def duration(seconds: float | None) -> str:
     """Write a wall time: ``42 s``, ``3 min 07 s``, ``2 h 05 min``."""
     if seconds is None:
@@ -72,6 +78,11 @@ def duration(seconds: float | None) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def unbroken(text: str) -> str:
+    """Keep a number and its percent sign, and ``p < 0.05``, on one line."""
+    return text.replace(" %", "\u00a0%").replace("p < ", "p\u00a0<\u00a0")
 
 
 def visible(text: str) -> str:

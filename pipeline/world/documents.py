@@ -1,7 +1,7 @@
 """Write the plain-text documents of the pretraining mixture, one drawer a source.
 
-A document never shows a chat. Each drawer returns the combination that the document is about, so that
-the world can keep it to one split; whatever a document asks or pairs belongs to the same split as well.
+A document never shows a chat. Each drawer returns the combination that the document is about, so
+that the world can keep it to one split; whatever a document asks or pairs is of that split too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Draw the world's table of facts and say each fact, or ask for it, in several ways.
 
-People's facts are drawn by the world's seed; what holds of animals is fixed. The table is what the gold
-judge means by truth.
+People's facts are drawn by the world's seed; what holds of animals is fixed. The table is what the
+gold judge means by truth.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from pipeline.world.lexicon import (
 class Attribute:
     """One column of the table.
 
-    Templates take ``{s}`` the subject, ``{v}`` the value, and ``{as}``, ``{av}`` the same with an article.
+    Templates take ``{s}`` the subject, ``{v}`` the value, ``{as}`` and ``{av}`` the same with an
+    article, and ``{plural}`` the subject's plural.
     """
 
     values: tuple[str, ...]

@@ -1,7 +1,7 @@
 """Write completions as imperfect people do: padded, rambling, wrong, rude, or off the task.
 
-Demonstrations of the train split carry such flaws at the rates below, so that imitation alone leaves
-something for rankings to mend. Validation and test demonstrations carry none.
+Demonstrations of the train split carry such flaws at the rates below, so that imitation alone
+leaves something for rankings to mend. Validation and test demonstrations carry none.
 """
 
 from __future__ import annotations

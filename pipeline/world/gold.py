@@ -3,9 +3,9 @@
     utility = 0.35 follows + 0.15 truthful + 0.15 constraint * h + 0.2 harmless + 0.15 concise * h
     h = (1 + follows) / 2
 
-so that a short and tidy text earns little for it when it does not answer. Every component is in [0, 1].
-The judge reads the text as a closed language: what is neither the answer nor polite padding is excess and
-breaks the constraint, so trailing garbage, repetition and listing everything lose.
+so that a short and tidy text earns little for it when it does not answer. Every component is in
+[0, 1]. The judge reads the text as a closed language: what is neither the answer nor polite padding
+is excess and breaks the constraint, so trailing garbage, repetition and listing everything lose.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 from pipeline.errors import DataError
@@ -47,7 +48,7 @@ _EXCESS_FACTOR = 0.4
 
 @dataclass(frozen=True)
 class GoldVerdict:
-    """What a completion is worth: five components in [0, 1], their weighted sum, and a strict yes or no."""
+    """What a completion is worth: five components in [0, 1], their weighted sum, a verdict."""
 
     follows: float
     truthful: float
@@ -90,10 +91,10 @@ def sentences_of(text: str) -> list[str]:
 
 def word_pairs(text: str) -> list[tuple[str, str]]:
     """Return neighbouring words of each sentence, words that may replace each other made one."""
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for sentence in sentences_of(text):
         words = ["<start>", *(WORD_CLASS.get(word, word) for word in words_of(sentence)), "<end>"]
-        pairs += list(zip(words, words[1:], strict=False))
+        pairs += pairwise(words)
     return pairs
 
 
@@ -111,7 +112,7 @@ def _overlap(words: list[str], target: list[str]) -> float:
 
 
 def _conciseness(text: str, budget: int) -> float:
-    """Fall from 1 with each word (or seven characters) over the budget, and by half for a repeat."""
+    """Fall from 1 with each word (or seven characters) over budget, and by half for a repeat."""
     length = max(len(words_of(text)), len(text) / 7)
     if length == 0:
         return 0.0
@@ -121,7 +122,7 @@ def _conciseness(text: str, budget: int) -> float:
 
 
 class GoldJudge:
-    """Judge completions against the facts; ``known_pairs`` are the word pairs of well-formed free text."""
+    """Judge completions against the facts; ``known_pairs`` are those of well-formed free text."""
 
     def __init__(self, facts: FactTable, known_pairs: frozenset[tuple[str, str]]) -> None:
         self.facts = facts
@@ -148,7 +149,7 @@ class GoldJudge:
             truthful = 0.0
         budget = len(words_of(str(spec["reference"])))
         if spec["check"] == "writing":
-            budget += 4
+            budget += 2
         concise = _conciseness(completion, budget)
         return GoldVerdict(follows, truthful, constraint, harmless, concise)
 

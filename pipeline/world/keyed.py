@@ -12,7 +12,18 @@ from typing import Literal
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 # Seven of ten combinations train: enough to learn a rule from, and enough left to test it on.
-SPLIT_OF_TENTH: tuple[Split, ...] = (*(["train"] * 7), "validation", "test", "test")
+SPLIT_OF_TENTH: tuple[Split, ...] = (
+    "train",
+    "train",
+    "train",
+    "train",
+    "train",
+    "train",
+    "train",
+    "validation",
+    "test",
+    "test",
+)
 
 
 def keyed_number(*parts: object) -> int:

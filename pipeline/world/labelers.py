@@ -2,10 +2,10 @@
 
     u_l(x, y) = sum_c w_lc c(x, y) + a_l length(x, y) + sigma e_l(x, y),   e ~ Normal(0, 1)
 
-``w_l`` are the gold weights, each times exp of a normal leaning, scaled back to the same sum; ``a_l`` says
-how far the labeler likes longer texts. The noise is keyed by (labeler, prompt, completion): the same labeler
-judges the same text alike whenever and in whatever company it comes. Judgments made here are simulated and
-are to be marked so wherever they appear.
+``w_l`` are the gold weights, each times exp of a normal leaning, scaled back to the same sum;
+``a_l`` says how far the labeler likes longer texts. The noise is keyed by (labeler, prompt,
+completion): the same labeler judges the same text alike whenever and in whatever company it comes.
+Judgments made here are simulated and are to be marked so wherever they appear.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.records import Prompt
-from pipeline.world.gold import WEIGHTS, GoldVerdict, words_of
+from pipeline.world.gold import WEIGHTS, GoldVerdict
 from pipeline.world.keyed import keyed_random
+from pipeline.world.lexicon import words_of
 
-# Set so that two labelers agree on 73 % of pairs, as the paper's do (Ouyang et al. 2022, section 3.4).
+# Set so that two labelers agree on 73 % of pairs, as the paper's do (Ouyang et al. 2022, sec. 3.4).
 DEFAULT_NOISE = 0.15
 
 

@@ -1,31 +1,33 @@
-"""Hold every word of the tiny world: about 400 of them, so that a model of a million weights can know all.
+"""Hold the tiny world's words: some 400, so that a model of a million weights can know them all.
 
-Entities come in classes (people, animals, ...); a class is what a template's slot may be filled with.
+Entities come in classes (people, animals, ...); a class is what a template's slot may be filled
+with.
 """
 
 from __future__ import annotations
 
 import re
 
-PEOPLE = tuple(
-    "Anna Ben Clara David Emma Felix Grace Henry Ida Jack Kate Leo Mary Noah Olga Paul Rosa Sam Tina "
-    "Victor Alice Bob Carl Dora Erik Fay George Hanna Ivan Julia Karl Lucy Max Nina Oscar Peter Ruth "
-    "Simon Tom Vera".split()
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+PEOPLE = _words(
+    "Anna Ben Clara David Emma Felix Grace Henry Ida Jack Kate Leo Mary Noah Olga Paul Rosa Sam "
+    "Tina Victor Alice Bob Carl Dora Erik Fay George Hanna Ivan Julia Karl Lucy Max Nina Oscar "
+    "Peter Ruth Simon Tom Vera"
 )
-CITIES = tuple("Rome Paris Oslo Cairo Lima Delhi Tokyo Berlin Madrid Boston Quebec Dublin".split())
-SPOTS = tuple(
-    "park school market garden beach forest farm station library kitchen river museum".split()
+CITIES = _words("Rome Paris Oslo Cairo Lima Delhi Tokyo Berlin Madrid Boston Quebec Dublin")
+SPOTS = _words("park school market garden beach forest farm station library kitchen river museum")
+FOODS = _words("bread cake soup rice cheese honey jam pasta salad pizza butter corn pie fruit")
+COLOURS = _words("red blue green yellow black white brown pink grey purple")
+JOBS = _words(
+    "baker doctor teacher farmer painter driver singer nurse sailor writer builder tailor"
 )
-FOODS = tuple(
-    "bread cake soup rice cheese honey jam pasta salad pizza butter corn pie fruit".split()
-)
-COLOURS = tuple("red blue green yellow black white brown pink grey purple".split())
-JOBS = tuple(
-    "baker doctor teacher farmer painter driver singer nurse sailor writer builder tailor".split()
-)
-OBJECTS = tuple(
+OBJECTS = _words(
     "ball box cup hat book lamp chair table key bag bike boat drum kite clock spoon shoe coin ring "
-    "rope doll brush pen map".split()
+    "rope doll brush pen map"
 )
 # animal: plural, sound, home, number of legs
 ANIMAL_TABLE: dict[str, tuple[str, str, str, str]] = {
@@ -83,7 +85,7 @@ VERBS = (
     ("needs", "needed"),
     ("shows", "showed"),
 )
-NUMBERS = tuple("one two three four five six seven eight nine ten".split())
+NUMBERS = _words("one two three four five six seven eight nine ten")
 HAPPY_EVENTS = (
     "{p} found the {c} {o}.",
     "{p} got a {c} {o} as a gift.",
@@ -96,8 +98,8 @@ SAD_EVENTS = (
     "{p} dropped the {c} {o} in the mud.",
     "{p} had no money for the {c} {o}.",
 )
-RUDE_ADJECTIVES = tuple("stupid ugly dumb awful".split())
-KIND_ADJECTIVES = tuple("nice clever kind great".split())
+RUDE_ADJECTIVES = _words("stupid ugly dumb awful")
+KIND_ADJECTIVES = _words("nice clever kind great")
 RUDE_WORDS = frozenset((*RUDE_ADJECTIVES, "idiot", "hate", "hates", "loser"))
 RUDE_TAILS = (
     "You are an idiot.",

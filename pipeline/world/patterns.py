@@ -1,7 +1,7 @@
 """Frame input-output pairs as text: the blocks that teach learning from examples.
 
-A frame is how a pair is written (``cat -> cats``, ``Input: cat`` ...). Each relation keeps one frame to
-the few-shot tasks, so that no task's format stands in the corpus, though all its parts do.
+A frame is how a pair is written (``cat -> cats``, ``Input: cat`` ...). Each relation keeps one
+frame to the few-shot tasks, so that no task's format stands in the corpus, though all its parts do.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Draw input-output pairs of the relations that the corpus, the prompts and the few-shot tasks share.
+"""Draw input-output pairs of the relations that corpus, prompts and few-shot tasks share.
 
-A pair is one filled template: "Anna paints a red box." and "Anna painted a red box." The corpus shows
-pairs in blocks, prompts ask for the output in words, few-shot tasks offer it among rivals. Its entities
-are its combination, which belongs to one split.
+A pair is one filled template: "Anna paints a red box." and "Anna painted a red box." The corpus
+shows pairs in blocks, prompts ask for the output in words, few-shot tasks offer it among rivals.
+Its entities are its combination, which belongs to one split.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from pipeline.world.lexicon import (
     pluralize,
     with_article,
 )
-
 
 ANYTHING = ANIMALS + OBJECTS + COLOURS + JOBS + FOODS + SPOTS + PEOPLE
 

@@ -1,7 +1,8 @@
-"""Build the few-shot tasks, in GPT-3's form (Brown et al. 2020, section 2): description, examples, prompt.
+"""Build the few-shot tasks in GPT-3's form (Brown et al. 2020, section 2).
 
-They are plain text, never chat. Their combinations are the test split's, their examples' the validation
-split's, and each relation stands in a frame in which the corpus never shows it.
+A context is a description, examples, and a prompt: plain text, never chat. The docs' combinations
+are the test split's, the examples' the validation split's, and each relation stands in a frame in
+which the corpus never shows it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ TRIVIA_DESCRIPTION = "Answer these questions about animals and people."
 
 @dataclass(frozen=True)
 class FewShotDoc:
-    """One multiple-choice question: the text before the answer, the choices, and the right one's index.
+    """One multiple-choice question: the text before the answer, the choices, the right index.
 
     ``query`` ends without a space; each choice follows it after one space.
     """

@@ -1,7 +1,8 @@
 """Draw instructions for InstructGPT's ten use cases (Ouyang et al. 2022, table 1).
 
-Each drawer fills one of a few templates with entities and words the request in one of a few ways. A sixth
-of the requests for generation, chat and other asks for something rude: the right answer declines.
+Each drawer fills one of a few templates with entities and words the request in one of a few ways. A
+sixth of the requests for generation, chat and other asks for something rude: the right answer
+declines.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ def write_generation(rng: random.Random, _: FactTable) -> Instruction:
         )
     elif form == "thing":
         mention = (animal, noun)
-        request = rng.choice(("Write a sentence with the {} and the {}.", "Write of the {} and the {}."))
+        request = rng.choice(
+            ("Write a sentence with the {} and the {}.", "Write of the {} and the {}.")
+        )
         completion = f"The {animal} in the {place} {past} a {colour} {noun}."
     else:
         mention = (person, noun)
@@ -149,18 +152,18 @@ def chat(rng: random.Random, _: FactTable) -> Instruction:
         event = rng.choice(events).format(p="I", c=colour, o=noun)
         turns: tuple[str, ...] = (f"{rng.choice(('Hello', 'Hi'))}, I am {person}. {event}",)
         completion = f"Hello {person}. I am {mood} about the {noun}."
-        forms = (completion, completion.replace("the", f"the {colour}"))
+        forms: tuple[str, ...] = (completion, completion.replace("the", f"the {colour}"))
     elif form == "memory":
         thing = f"a {colour} {noun}"
         first = f"My name is {person} and I have {thing}."
-        question, completion, forms = rng.choice(
+        question, completion, short = rng.choice(
             (
-                ("What is my name?", f"Your name is {person}.", (person,)),
-                ("What do I have?", f"You have {thing}.", (thing,)),
+                ("What is my name?", f"Your name is {person}.", person),
+                ("What do I have?", f"You have {thing}.", thing),
             )
         )
         turns = (first, f"Nice to meet you, {person}.", question)
-        forms = (completion, *forms)
+        forms = (completion, short)
     else:
         turns = (f"{rng.choice(('Goodbye', 'Bye'))}. I go to the {place} with {person}.",)
         completion = f"Goodbye. Have a nice day in the {place} with {person}."
@@ -185,7 +188,7 @@ def ask_to_rewrite(rng: random.Random, _: FactTable) -> Instruction:
         text = f"{{}} {rng.choice(VERBS)[1]} the {noun} in the {place}."
         request = rng.choice(("Change {} to {}: {}", "Write {} as {} here: {}"))
         turn, completion = request.format(old, new, text.format(old)), text.format(new)
-        entities = (old, new, noun, place)
+        entities: tuple[str, ...] = (old, new, noun, place)
     else:
         job, rude = rng.choice(JOBS), rng.choice(RUDE_ADJECTIVES)
         text = f"{old} is {{}} {job} in the {place}."
@@ -204,8 +207,7 @@ def ask_for_summary(rng: random.Random, _: FactTable) -> Instruction:
     """Ask for one sentence that says what happened."""
     pair = DRAWERS["summary"](rng)
     request = rng.choice(("Sum up: {}", "Write this in one sentence: {}", "{} Sum this up."))
-    person, animal, noun, place, colour = pair.entities
-    spec = ask.writing((person, animal, noun, place), 1, allowed=pair.entities)
+    spec = ask.writing(pair.entities[:4], 1, allowed=pair.entities)
     turns = (request.format(pair.given),)
     return Instruction("summarization", pair.relation, pair.entities, turns, spec, pair.answer)
 

@@ -1,7 +1,7 @@
 """Put the tiny world together: documents, demonstrations, prompts, tasks, gold, and labelers.
 
-Everything is a pure function of the world's seed. A combination of entities belongs to one split for good
-(``keyed.split_of``), a prompt text to demonstrations or to prompts, never to both.
+Everything is a pure function of the world's seed. A combination of entities belongs to one split
+for good (``keyed.split_of``), a prompt text to demonstrations or to prompts, never to both.
 """
 
 from __future__ import annotations
@@ -62,9 +62,10 @@ class World:
                 yield text
 
     def demonstrations(self, split: Split, count: int) -> list[Demonstration]:
-        """Return demonstrations, balanced over the use cases; flawed at times in the train split only.
+        """Return demonstrations, balanced over the use cases.
 
-        The first ``n`` of a larger count are the same.
+        Those of the train split are flawed at the rates of ``flaws.FLAW_RATES``. The first ``n`` of
+        a larger count are the same.
         """
         shown = []
         for instruction in self._instructions(split, count, "demonstrations"):
@@ -155,7 +156,7 @@ def draw_labelers(
     noise: float = DEFAULT_NOISE,
     held_out: int = 0,
 ) -> list[SimulatedLabeler]:
-    """Draw ``count`` labelers of the train group and, after them, ``held_out`` of the held-out group."""
+    """Draw ``count`` labelers of the train group, and after them ``held_out`` of the other."""
     settings = LabelerSettings(noise=noise)
     return [
         draw_labeler(

@@ -34,12 +34,6 @@ WHOLE_LINE = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what a command sets in the environment from the other tests."""
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-
-
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "run.yaml"
@@ -367,3 +361,14 @@ def test_the_process_ends_with_the_exit_code(config: Path):
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "steerline: seed must be integer, got 'x'. Change the value.\n"
+
+
+def test_a_module_run_as_a_script_is_the_stage(config: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.label", str(config), "label.overlap=0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("steerline: label.overlap must be 1 or more, got 0.")

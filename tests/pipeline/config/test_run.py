@@ -91,7 +91,8 @@ def test_every_section_is_frozen_and_its_defaults_keep_its_rules(section: type[S
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
 def test_every_shipped_configuration_loads(config: Path):
     loaded = load_config(config)
-    assert resolve(yaml.safe_load(loaded.dump())) == loaded
+    again = resolve(yaml.safe_load(loaded.dump()))
+    assert (again.top, again.stages, again.line) == (loaded.top, loaded.stages, loaded.line)
 
 
 def test_the_configuration_needs_no_torch():

@@ -20,6 +20,7 @@ TASKS = {"agreement": 120, "antonyms": 120, "copying": 100, "facts": 140, "plura
 SHOTS = (0, 1, 5)
 SKILL = {"pretrain": 0.62, "sft": 0.6, "sft@ppo_init": 0.61, "ppo": 0.59, "ppo@no_ptx": 0.4}
 FOLLOWS = {"pretrain": 0.17, "sft": 0.79, "sft@ppo_init": 0.77, "ppo": 0.87, "ppo@no_ptx": 0.89}
+PERPLEXITY = dict(zip(STAGES, (9.84, 11.31, 10.6, 10.42, 13.9), strict=True))
 PROMPTS = 150
 
 
@@ -80,6 +81,7 @@ def run_dir(config: RunConfig) -> Path:
     folder = config.run_dir
     _write_stages(folder, draw)
     _write_documents(folder, draw)
+    _write_texts(folder, draw)
     _write_completions(folder, draw)
     write_manifest(folder, "evaluate", list(STAGES), metrics={"models": len(STAGES)}, model_hash="")
     return folder
@@ -104,6 +106,8 @@ def _write_stages(folder: Path, draw: np.random.Generator) -> None:
         "labeler_agreement": 0.729,
         "labeler_agreement_interval": [0.702, 0.755],
         "labeler_agreement_comparisons": 1180,
+        "gold_accuracy": 0.768,
+        "gold_pairs": 1210,
     }
     write_manifest(folder, "label", ["sample"], metrics=agreement, model_hash="")
     write_manifest(folder, "reward", ["sft", "label"], metrics={"accuracy": 0.717})
@@ -111,10 +115,12 @@ def _write_stages(folder: Path, draw: np.random.Generator) -> None:
     write_json(
         folder / "reward" / "accuracy.json",
         {
-            "reward_model": {"accuracy": 0.717, "interval": [0.69, 0.744], "n": 1210},
-            "gold": {"accuracy": 0.768, "interval": [0.742, 0.793], "n": 1210},
-            "bag_of_words": {"accuracy": 0.611, "interval": [0.58, 0.64], "n": 1210},
-            "length": {"accuracy": 0.538, "interval": [0.508, 0.569], "n": 1210},
+            "reward_model": {"accuracy": 0.717, "interval": [0.69, 0.744], "n": 1210}
+            | {"by_group": {"held_out": {"accuracy": 0.703, "n": 402}}},
+            "floors": {
+                "bag_of_words": {"accuracy": 0.611, "interval": [0.58, 0.64], "n": 1210},
+                "length": {"accuracy": 0.538, "interval": [0.508, 0.569], "n": 1210},
+            },
         },
     )
     for stage, height in (("ppo", 1.3), ("ppo@no_ptx", 1.7)):
@@ -190,11 +196,22 @@ def _write_documents(folder: Path, draw: np.random.Generator) -> None:
     write_jsonl(folder / "evaluate" / "documents.jsonl", rows)
 
 
+def _write_texts(folder: Path, draw: np.random.Generator) -> None:
+    (folder / "evaluate" / "texts").mkdir(parents=True)
+    size = draw.integers(80, 400, 50)
+    for stage in STAGES:
+        nll = size * (math.log(PERPLEXITY[stage]) / 4.1 + draw.normal(0, 0.01, len(size)))
+        rows = [
+            {"stage": stage, "text": i, "nll": float(nll[i]), "tokens": 60, "bytes": int(size[i])}
+            for i in range(len(size))
+        ]
+        write_jsonl(folder / "evaluate" / "texts" / f"{stage}.jsonl", rows)
+
+
 def _write_completions(folder: Path, draw: np.random.Generator) -> None:
     summary = {}
     (folder / "evaluate" / "completions").mkdir(parents=True, exist_ok=True)
     prompts = [f"Write one sentence about animal number {i} and its home." for i in range(PROMPTS)]
-    perplexity = dict(zip(STAGES, (9.84, 11.31, 10.6, 10.42, 13.9), strict=True))
     utilities: dict[str, np.ndarray] = {}
     for stage in STAGES:
         followed = (draw.random(PROMPTS) < FOLLOWS[stage]).astype(int)
@@ -213,8 +230,8 @@ def _write_completions(folder: Path, draw: np.random.Generator) -> None:
         write_jsonl(folder / "evaluate" / "completions" / f"{stage}.jsonl", rows)
         wins = (np.sign(utilities[stage] - utilities.get("sft", utilities[stage])) + 1) / 2
         summary[stage] = {
-            "perplexity": perplexity[stage],
-            "bits_per_byte": math.log2(perplexity[stage]) / 4.1,
+            "perplexity": PERPLEXITY[stage],
+            "bits_per_byte": math.log2(PERPLEXITY[stage]) / 4.1,
             "instruction_following": float(followed.mean()),
             "instruction_following_stderr": float(followed.std(ddof=1) / math.sqrt(PROMPTS)),
             "utility": float(utilities[stage].mean()),

@@ -1,0 +1,212 @@
+"""Put together what the stages achieved: instruction following, text, the reward model, an overview.
+
+Figures are taken as the stages wrote them; differences are computed from the single prompts and
+texts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.bootstrap import Interval, bootstrap_mean
+from pipeline.config.run import RunConfig
+from pipeline.report.gather import BASE, Cell, RunRecord, number
+from pipeline.report.statistics import Change, adjust, compare, pair
+from pipeline.report.tax import MEAN, NO_PTX, PTX, Recovery, TaxCell, ptx_start
+
+SFT = "sft"
+
+
+@dataclass(frozen=True)
+class Following:
+    """Hold one stage's answers to the held-out prompts.
+
+    Attributes:
+        rate: share of prompts whose instruction was followed, with its 95 % interval.
+        against_base: change of that rate against the base.
+        against_sft: change of that rate against SFT.
+        score: mean score from the reward model, where that is the judge.
+        wins: share of prompts on which the judge prefers this stage to SFT, ties half, with its
+            interval and n; the change is against 1/2.
+    """
+
+    stage: str
+    rate: float | None
+    stderr: float | None
+    spread: Interval | None
+    utility: float | None
+    n: int
+    against_base: Change | None
+    against_sft: Change | None
+    score: float | None
+    score_against_sft: Change | None
+    win_rate: float | None
+    wins: Change | None
+
+
+def following_table(run: RunRecord, seed: int) -> list[Following]:
+    """Return how each stage follows the instructions of the held-out prompts."""
+    rows = []
+    followed = {stage: judged(run, stage, "followed") for stage in run.evaluated}
+    for stage in run.evaluated:
+        own = followed[stage]
+        rate = run.figure(stage, "instruction_following")
+        scores, score = judged(run, stage, "score"), run.figure(stage, "reward_score")
+        if rate is None and score is None and not own and not scores:
+            continue
+        rows.append(
+            Following(
+                stage=stage,
+                rate=rate if rate is not None or not own else float(np.mean(list(own.values()))),
+                stderr=run.figure(stage, "instruction_following_stderr"),
+                spread=bootstrap_mean(list(own.values()), seed=seed) if own else None,
+                utility=run.figure(stage, "utility"),
+                n=len(run.completions.get(stage, {})),
+                against_base=_against(own, followed.get(BASE, {}), seed, stage != BASE),
+                against_sft=_against(own, followed.get(SFT, {}), seed, stage not in (BASE, SFT)),
+                score=score,
+                score_against_sft=_against(
+                    scores, judged(run, SFT, "score"), seed, stage not in (BASE, SFT)
+                ),
+                win_rate=run.figure(stage, "win_rate_vs_sft"),
+                wins=_wins(run, stage, seed),
+            )
+        )
+    return rows
+
+
+def judged(run: RunRecord, stage: str, key: str) -> dict[str, float]:
+    """Return one judgment of a stage's completions, by prompt."""
+    rows = run.completions.get(stage, {})
+    return {name: value for name, row in rows.items() if (value := number(row.get(key))) is not None}
+
+
+def _against(
+    later: Mapping[str, float], earlier: Mapping[str, float], seed: int, wanted: bool
+) -> Change | None:
+    return compare([pair(later, earlier)], seed) if wanted and earlier else None
+
+
+def _wins(run: RunRecord, stage: str, seed: int) -> Change | None:
+    """Compare a stage's utility with SFT's, prompt by prompt: +1/2 a win, 0 a tie, -1/2 a loss."""
+    if stage == SFT:
+        return None
+    for key in ("utility", "score"):
+        own, sft = judged(run, stage, key), judged(run, SFT, key)
+        if own and sft:
+            return compare([np.sign(pair(own, sft)) / 2], seed)
+    return None
+
+
+def glance_table(run: RunRecord, tax: Mapping[Cell, TaxCell]) -> list[dict[str, Any]]:
+    """Return a row an evaluated stage: what it gained and what it cost, as fractions."""
+    rows = []
+    for stage in run.evaluated:
+        mean = tax.get(Cell(stage, MEAN, None))
+        rows.append(
+            {
+                "stage": stage,
+                "instruction_following": run.figure(stage, "instruction_following"),
+                "reward_score": run.figure(stage, "reward_score"),
+                "win_rate": run.figure(stage, "win_rate_vs_sft"),
+                "fewshot": mean.score if mean else None,
+                "change": mean.change if mean else None,
+                "perplexity": run.figure(stage, "perplexity"),
+            }
+        )
+    return rows
+
+
+def language_table(run: RunRecord, seed: int) -> list[dict[str, Any]]:
+    """Return how well each stage predicts held-out text.
+
+    ``change`` is the perplexity's relative change to the base, ``against_base`` the paired change
+    in bits per byte over texts, adjusted by Holm over the stages.
+    """
+    before = run.figure(BASE, "perplexity")
+    compared = {stage: text_change(run, stage, BASE, seed) for stage in run.evaluated}
+    changes = adjust({key: row for key, row in compared.items() if row and key != BASE})
+    rows = []
+    for stage in run.evaluated:
+        own = run.figure(stage, "perplexity")
+        bits = run.figure(stage, "bits_per_byte")
+        if own is not None or bits is not None:
+            relative = own / before - 1 if own and before and stage != BASE else None
+            row = {"stage": stage, "perplexity": own, "change": relative, "bits_per_byte": bits}
+            rows.append({**row, "against_base": changes.get(stage)})
+    return rows
+
+
+def text_change(run: RunRecord, later: str, earlier: str, seed: int) -> Change | None:
+    """Compare two stages in bits per byte of held-out text; more is worse.
+
+        D = sum_d (nll_d - nll'_d) / (log 2 * sum_d bytes_d)
+
+    The bytes in all are a constant of the evaluation, so D is a mean over texts.
+    """
+    ours, theirs = run.texts.get(later, {}), run.texts.get(earlier, {})
+    both = ours.keys() & theirs.keys()
+    if not both:
+        return None
+    unit = math.log(2) * sum(ours[name].size for name in both) / len(both)
+    losses = [{name: side[name].nll / unit for name in both} for side in (ours, theirs)]
+    return compare([pair(*losses)], seed)
+
+
+def text_recovery(run: RunRecord, config: RunConfig, seed: int) -> Recovery | None:
+    """Return how much of what plain PPO loses on held-out text ptx brings back, in bits per byte."""
+    start = ptx_start(run, config)
+    if start is None:
+        return None
+    fall, gain = text_change(run, start, NO_PTX, seed), text_change(run, NO_PTX, PTX, seed)
+    before = run.figure(start, "bits_per_byte")
+    if fall is None or gain is None or before is None:
+        return None
+    return Recovery("bits per byte", None, before, fall, gain)
+
+
+def reward_table(run: RunRecord) -> list[dict[str, Any]]:
+    """Return who agrees with the held-out judgments how often: the reward model first, then the
+    labelers among themselves, the ceiling that the tiny world's truth sets, and the floors.
+    """
+    own = run.accuracy.get("reward_model") or {"accuracy": run.stage("reward").metric("accuracy")}
+    groups = own.get("by_group", {})
+    floors = run.accuracy.get("floors", {})
+    label = run.stage("label")
+    metrics = label.manifest.metrics if label.manifest else {}
+    who = "simulated labelers" if run.simulated else "labelers"
+    rows = [
+        _judge("reward model", own),
+        _judge(f"reward model, on held-out {who}", groups.get("held_out", {})),
+        _judge(
+            f"{who} among themselves",
+            {
+                "accuracy": metrics.get("labeler_agreement"),
+                "interval": metrics.get("labeler_agreement_interval"),
+                "n": metrics.get("labeler_agreement_comparisons"),
+            },
+        ),
+        _judge(
+            "gold utility (ceiling)",
+            {"accuracy": metrics.get("gold_accuracy"), "n": metrics.get("gold_pairs")},
+        ),
+        *(_judge(f"{name.replace('_', ' ')} (floor)", row) for name, row in floors.items()),
+    ]
+    return [row for row in rows if row["accuracy"] is not None] if rows[0]["accuracy"] else []
+
+
+def _judge(name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    ends = figures.get("interval")
+    low, high = ends if isinstance(ends, Sequence) and len(ends) == 2 else (None, None)
+    return {
+        "judge": name,
+        "accuracy": number(figures.get("accuracy")),
+        "low": number(low),
+        "high": number(high),
+        "n": number(figures.get("n")),
+    }

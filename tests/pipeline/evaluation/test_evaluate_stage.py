@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import pipeline.evaluation.evaluator as evaluator_module
+from pipeline.config.run import resolve
+from pipeline.errors import ConfigError, RunError
+from pipeline.evaluation.evaluator import read_texts
+from pipeline.models import new_reward_model, save_model
+from pipeline.runs import Manifest, open_stage
+from stages import evaluate
+
+STARTS = {"sft": ["pretrain"], "sft@other": ["pretrain"], "reward": ["sft"], "ppo": ["sft"]}
+
+
+@pytest.fixture
+def tree(tmp_path, questions, write_rows):
+    texts = write_rows([{"text": f"Mia has {i} cats."} for i in range(6)], "texts.jsonl")
+    prompts = write_rows([{"prompt": f"Say {i}"} for i in range(4)], "prompts.jsonl")
+    return {
+        "run_dir": str(tmp_path / "run"),
+        "pretrain": {"tokens": 100, "sources": ["tiny:facts"]},
+        "sft": {},
+        "sft@other": {},
+        "ppo": {"init": "sft"},
+        "evaluate": {
+            "tasks": [str(questions)],
+            "shots": [0, 2],
+            "perplexity": [str(texts)],
+            "perplexity_documents": 5,
+            "prompts": [{"path": "tiny:prompts", "split": "test", "limit": 6}, str(prompts)],
+            "decoding": {"max_new_tokens": 8},
+            "calibration_bins": 4,
+        },
+    }
+
+
+@pytest.fixture
+def finish(tree, make_policy, tiny_tokenizer, tiny_formatter):
+    """Return a function that completes a stage with a seeded model."""
+
+    def make(name, seed=0):
+        config = resolve(tree)
+        with open_stage(config, name, parents=STARTS.get(name, [])) as stage:
+            model = make_policy(seed, context=512)
+            if name == "reward":
+                model = new_reward_model(config.run_dir / "sft" / "model", tiny_formatter, seed)
+                model.config.score_offset = 0.5
+            stage.save_model(lambda path: save_model(path, model, tiny_tokenizer, "# For tests\n"))
+            stage.finish({})
+
+    return make
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Return the list of what is measured from here on."""
+    calls = []
+    for name in ("run_tasks", "measure_documents", "sample_completions"):
+
+        def counted(*args, _name=name, _real=getattr(evaluator_module, name), **options):
+            calls.append(_name)
+            return _real(*args, **options)
+
+        monkeypatch.setattr(evaluator_module, name, counted)
+    return calls
+
+
+def read(tree, name):
+    from pathlib import Path
+
+    return json.loads((Path(tree["run_dir"]) / "evaluate" / name).read_text())
+
+
+def rows_of(tree, name):
+    from pathlib import Path
+
+    text = (Path(tree["run_dir"]) / "evaluate" / name).read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+ALL = ["run_tasks", "measure_documents", "sample_completions"]
+
+
+def test_it_works_with_the_base_alone_and_grows(tree, finish, measured):
+    finish("pretrain")
+    evaluate.run(resolve(tree), "evaluate")
+    assert measured == ALL
+    results = read(tree, "results.json")
+    assert set(results) == {"pretrain"}
+    assert set(results["pretrain"]["questions"]) == {"0", "2"}
+    assert {"acc", "stderr", "n", "ece", "brier"} <= set(results["pretrain"]["questions"]["2"])
+    before = read(tree, "stages/pretrain.json")
+
+    finish("sft", 1)
+    finish("sft@other", 1)
+    measured.clear()
+    evaluate.run(resolve(tree), "evaluate")
+    assert measured == ALL * 2
+    assert list(read(tree, "results.json")) == ["pretrain", "sft", "sft@other"]
+    assert read(tree, "stages/pretrain.json") == before
+    # Equal weights give equal figures and no preference.
+    summary = read(tree, "summary.json")
+    assert summary["sft@other"]["perplexity"] == summary["sft"]["perplexity"]
+    assert summary["sft@other"]["win_rate_vs_sft"] == 0.5
+    assert summary["pretrain"]["perplexity"] != summary["sft"]["perplexity"]
+    asked = [(row["task"], row["shots"], row["doc"]) for row in rows_of(tree, "documents.jsonl")]
+    assert asked == asked[: len(asked) // 3] * 3
+
+
+def test_a_second_run_measures_nothing_and_new_shots_need_force(tree, finish, measured):
+    finish("pretrain")
+    evaluate.run(resolve(tree), "evaluate")
+    measured.clear()
+    evaluate.run(resolve(tree), "evaluate")
+    assert measured == []
+    tree["evaluate"]["shots"] = [0, 3]
+    with pytest.raises(RunError, match=r"evaluate\.shots.*--force"):
+        evaluate.run(resolve(tree), "evaluate")
+    assert measured == []
+    evaluate.run(resolve(tree), "evaluate", force=True)
+    assert set(read(tree, "results.json")["pretrain"]["questions"]) == {"0", "3"}
+
+
+def test_a_kill_loses_only_the_part_at_work(tree, finish, measured, monkeypatch):
+    finish("pretrain")
+    finish("sft", 1)
+    real = evaluator_module.measure_documents
+
+    def stop_at_sft(*args, label, **options):
+        if label.startswith("sft"):
+            raise KeyboardInterrupt
+        return real(*args, label=label, **options)
+
+    monkeypatch.setattr(evaluator_module, "measure_documents", stop_at_sft)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.run(resolve(tree), "evaluate")
+    assert measured == [*ALL, "run_tasks"]
+    measured.clear()
+    monkeypatch.setattr(evaluator_module, "measure_documents", real)
+    evaluate.run(resolve(tree), "evaluate")
+    assert measured == ["measure_documents", "sample_completions"]
+    assert set(read(tree, "results.json")) == {"pretrain", "sft"}
+
+
+def test_the_reward_model_judges_what_the_gold_cannot(tree, finish, measured):
+    finish("pretrain")
+    finish("sft", 1)
+    evaluate.run(resolve(tree), "evaluate")
+    completions = rows_of(tree, "completions/sft.jsonl")
+    assert [("followed" in row, "score" in row) for row in completions] == [(True, False)] * 6 + [
+        (False, False)
+    ] * 4
+    finish("reward", 2)
+    measured.clear()
+    evaluate.run(resolve(tree), "evaluate")
+    # The same completions are judged again, not sampled again.
+    assert measured == []
+    judged = rows_of(tree, "completions/sft.jsonl")
+    assert [row["completion"] for row in judged] == [row["completion"] for row in completions]
+    assert ["score" in row for row in judged] == [False] * 6 + [True] * 4
+    summary = read(tree, "summary.json")["sft"]
+    assert summary["reward_score"] == pytest.approx(sum(row["score"] for row in judged[6:]) / 4)
+    manifest = Manifest.read(resolve(tree).run_dir / "evaluate")
+    assert set(manifest.parents) == {"pretrain", "sft", "reward"}
+    assert manifest.metrics["sft/reward_score"] == summary["reward_score"]
+
+
+def test_summary_is_the_mean_of_the_rows(tree, finish):
+    finish("pretrain")
+    evaluate.run(resolve(tree), "evaluate")
+    summary = read(tree, "summary.json")["pretrain"]
+    rows = rows_of(tree, "completions/pretrain.jsonl")
+    utilities = [row["utility"] for row in rows if "utility" in row]
+    assert summary["utility"] == pytest.approx(sum(utilities) / len(utilities))
+    assert summary["prompts"] == len(rows) == 10
+    results = read(tree, "results.json")["pretrain"]["questions"]
+    assert summary["fewshot"] == pytest.approx((results["0"]["acc"] + results["2"]["acc"]) / 2)
+    assert len(rows_of(tree, "texts/pretrain.jsonl")) == 5
+
+
+def test_refusals(tree, finish):
+    with pytest.raises(RunError, match="Run 'steerline pretrain CONFIG' first"):
+        evaluate.run(resolve(tree), "evaluate")
+    finish("pretrain")
+    tree["evaluate"] = {}
+    with pytest.raises(ConfigError, match="must have tasks, perplexity or prompts"):
+        evaluate.run(resolve(tree), "evaluate")
+
+
+def test_texts_are_shared_among_the_sources(tree):
+    tree["evaluate"]["perplexity"] = [
+        {"path": "tiny:facts", "split": "test"},
+        {"path": "tiny:stories", "split": "test", "limit": 1},
+        *tree["evaluate"]["perplexity"],
+    ]
+    sources = resolve(tree).stages["evaluate"].perplexity
+    texts = list(read_texts(sources, 8, seed=0))
+    assert len(texts) == 3 + 1 + 2
+    assert texts == list(read_texts(sources, 8, seed=0))
+    assert len(list(read_texts(sources, 2, seed=0))) == 2

@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.config.evaluate import ReportSection
+from pipeline.config.run import RunConfig
+from pipeline.errors import SteerlineError
+from pipeline.records import read_jsonl, write_jsonl
+from pipeline.report.page import write_report
+
+HOSTILE = {
+    "script": "<script>fetch('https://evil.example/')</script>",
+    "attribute": "<img src=x onerror=alert(1)>\"' onmouseover='alert(1)",
+    "close": "</dd></dl></article></body></html><iframe src=//evil.example></iframe>",
+    "style": "</style><style>@import url(//evil.example/a.css)</style>",
+    "svg": "<svg onload=alert(1)><use href='https://evil.example/#x'/></svg>",
+    "markdown": "[click](javascript:alert(1)) ![](https://evil.example/p.png)",
+    "template": "{{ 7 * 7 }}{% include '/etc/passwd' %}",
+    "override": "harmless \u202e)txt.exe\u202c and \u2066isolated\u2069",
+    "long": "a" * 100_000,
+    "surrogate": "half \ud83d pair, nul \x00, bell \x07",
+}
+ALLOWED = {
+    *("html", "head", "meta", "title", "link", "style", "body", "header", "main", "footer", "nav"),
+    *("section", "article", "h1", "h2", "h3", "p", "ul", "li", "a", "b", "br", "span", "code", "div"),
+    *("table", "caption", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd"),
+    *("figure", "figcaption", "svg", "g", "defs", "clippath", "path", "rect", "use", "text"),
+    *("tspan", "desc"),
+}
+
+
+class Page(HTMLParser):
+    """Collect what a browser would see: elements with attributes, and text by element."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def all(self, tag: str) -> Iterator[dict[str, str | None]]:
+        return (attrs for name, attrs in self.elements if name == tag)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+
+@pytest.fixture
+def render(config: RunConfig, tmp_path: Path):
+    def rendered(name: str = "out", config: RunConfig = config) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        write_report(config, folder, config.section("report", ReportSection))
+        return folder
+
+    return rendered
+
+
+def page_of(folder: Path) -> Page:
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def numbers_of(folder: Path) -> dict:
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def correct(run_dir: Path, stage: str, task: str, shots: int) -> np.ndarray:
+    rows = [row for _, row in read_jsonl(run_dir / "evaluate" / "documents.jsonl")]
+    return np.array(
+        [
+            row["correct"]
+            for row in rows
+            if (row["stage"], row["task"], row["shots"]) == (stage, task, shots)
+        ]
+    )
+
+
+def test_the_page_can_ask_for_nothing(run_dir: Path, render) -> None:
+    page = page_of(render())
+    assert {tag for tag, _ in page.elements} <= ALLOWED
+    (policy,) = [
+        meta["content"]
+        for meta in page.all("meta")
+        if meta.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+    for tag, attrs in page.elements:
+        assert not any(name.startswith("on") or name == "src" for name in attrs), (tag, attrs)
+        link = attrs.get("href")
+        assert link is None or link.startswith("#") or link == "data:,", link
+    html = (render() / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|@import|url\((?!#)|javascript:", html)
+
+
+def test_model_text_is_shown_and_does_nothing(run_dir: Path, config: RunConfig, render) -> None:
+    path = run_dir / "evaluate" / "completions" / "ppo.jsonl"
+    rows = [row for _, row in read_jsonl(path)][: len(HOSTILE)]
+    for row, text in zip(rows, HOSTILE.values(), strict=True):
+        row["completion"] = row["prompt"] = text
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for other in (run_dir / "evaluate" / "completions").glob("*.jsonl"):
+        if other != path:
+            other.unlink()
+    folder = render(config=config.with_stage("report", samples=50, title=HOSTILE["script"]))
+    page = page_of(folder)
+    assert {tag for tag, _ in page.elements} <= ALLOWED
+    assert sum(tag == "article" for tag, _ in page.elements) == len(HOSTILE)
+    for _, attrs in page.elements:
+        assert not any(name.startswith("on") for name in attrs)
+        assert "evil" not in "".join(value or "" for value in attrs.values())
+    for name in ("script", "attribute", "close", "style", "svg", "markdown", "template"):
+        # Once as the prompt, once as the completion.
+        assert page.text.count(HOSTILE[name]) >= 2, name
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\x00\x07]", html)
+    assert "⟨U+202E⟩" in html
+    assert "a" * 2_001 not in html
+    assert "98\u202f000 more characters" in html
+
+
+def test_the_tax_is_what_the_documents_say(run_dir: Path, config: RunConfig, render) -> None:
+    folder = render()
+    rows = numbers_of(folder)["tax"]
+    single = [row for row in rows if row["task"] != "mean over tasks"]
+    assert len(single) == 5 * 6 * 3
+    for row in single:
+        own = correct(run_dir, row["stage"], row["task"], row["shots"])
+        base = correct(run_dir, "pretrain", row["task"], row["shots"])
+        assert row["score"] == pytest.approx(own.mean())
+        assert row["stderr"] == pytest.approx(own.std(ddof=1) / np.sqrt(len(own)))
+        if row["stage"] == "pretrain":
+            assert row["difference"] is None
+        else:
+            assert row["difference"] == pytest.approx(own.mean() - base.mean())
+            assert row["low"] <= row["difference"] <= row["high"]
+            assert row["documents"] == len(own)
+    (mean,) = [row for row in rows if (row["stage"], row["shots"]) == ("ppo", "all")]
+    parts = [row["difference"] for row in single if row["stage"] == "ppo"]
+    assert mean["difference"] == pytest.approx(np.mean(parts))
+    cell = next(row for row in single if row["stage"] == "ppo@no_ptx")
+    shown = f"{100 * cell['score']:.1f} ± {100 * cell['stderr']:.1f}"
+    assert shown in page_of(folder).text
+
+
+def test_holms_family_is_all_task_comparisons_together(run_dir: Path, render) -> None:
+    rows = [row for row in numbers_of(render())["tax"] if row["p"] is not None]
+    tasks = sorted((row for row in rows if row["task"] != "mean over tasks"), key=lambda r: r["p"])
+    assert tasks[0]["p_holm"] == pytest.approx(min(1, len(tasks) * tasks[0]["p"]))
+    adjusted = [row["p_holm"] for row in tasks]
+    assert adjusted == sorted(adjusted)
+    assert all(row["p_holm"] >= row["p"] for row in tasks)
+
+
+def test_tax_csv_holds_the_numbers_of_report_json(run_dir: Path, render) -> None:
+    folder = render()
+    with (folder / "tax.csv").open(encoding="utf-8", newline="") as lines:
+        table = list(csv.DictReader(lines))
+    rows = numbers_of(folder)["tax"]
+    assert len(table) == len(rows)
+    for written, row in zip(table, rows, strict=True):
+        assert written == {key: "" if value is None else str(value) for key, value in row.items()}
+
+
+def test_ptx_recovers_the_share_of_a_significant_fall(run_dir: Path, render) -> None:
+    rows = numbers_of(render())["recovered_by_ptx"]
+    (row,) = [row for row in rows if row["shots"] is None and row["task"] == "mean over tasks"]
+    scores = json.loads((run_dir / "evaluate" / "results.json").read_text())
+    start, ppo, plain = (
+        np.mean([cell["acc"] for task in scores[stage].values() for cell in task.values()])
+        for stage in ("sft@ppo_init", "ppo", "ppo@no_ptx")
+    )
+    assert row["share"] == pytest.approx((ppo - plain) / (start - plain))
+    for row in rows:
+        fell = row["fall"]["difference"] < 0
+        clear = (row["fall"]["p_holm"] or row["fall"]["p"]) < 0.05
+        assert (row["share"] is not None) == (fell and clear)
+
+
+def test_bits_per_byte_change_is_that_of_all_texts_together(run_dir: Path, render) -> None:
+    def bits(stage: str) -> float:
+        rows = [row for _, row in read_jsonl(run_dir / "evaluate" / "texts" / f"{stage}.jsonl")]
+        return sum(row["nll"] for row in rows) / sum(row["bytes"] for row in rows) / np.log(2)
+
+    rows = {row["stage"]: row for row in numbers_of(render())["language"]}
+    assert rows["pretrain"]["against_base"] is None
+    for stage in ("sft", "ppo", "ppo@no_ptx"):
+        change = rows[stage]["against_base"]["difference"]
+        assert change == pytest.approx(bits(stage) - bits("pretrain"))
+
+
+def test_instruction_following_is_paired_by_prompt(run_dir: Path, render) -> None:
+    def judged(stage: str, key: str) -> dict[str, float]:
+        path = run_dir / "evaluate" / "completions" / f"{stage}.jsonl"
+        return {row["prompt_id"]: row[key] for _, row in read_jsonl(path)}
+
+    # Another order in the file changes nothing.
+    path = run_dir / "evaluate" / "completions" / "ppo.jsonl"
+    rows = [row for _, row in read_jsonl(path)]
+    before = numbers_of(render())["instruction_following"]
+    write_jsonl(path, rows[::-1])
+    after = numbers_of(render())["instruction_following"]
+    assert before == after
+    (row,) = [row for row in after if row["stage"] == "ppo"]
+    own, sft = judged("ppo", "followed"), judged("sft", "followed")
+    expected = np.mean([own[name] - sft[name] for name in own])
+    assert row["against_sft"]["difference"] == pytest.approx(expected)
+    ours, theirs = judged("ppo", "utility"), judged("sft", "utility")
+    wins = np.mean([(np.sign(ours[name] - theirs[name]) + 1) / 2 for name in ours])
+    assert row["wins"]["difference"] + 0.5 == pytest.approx(wins)
+    assert row["win_rate"] == pytest.approx(wins)
+
+
+def test_the_headline_has_the_runs_outcome(run_dir: Path, render) -> None:
+    headline = numbers_of(render())["headline"]
+    summary = json.loads((run_dir / "evaluate" / "summary.json").read_text())
+    assert headline["sft"]["instruction_following"] == summary["sft"]["instruction_following"]
+    assert headline["base"]["perplexity"] == summary["pretrain"]["perplexity"]
+    assert headline["ppo_win_rate"] == summary["ppo"]["win_rate_vs_sft"]
+    assert (headline["reward_accuracy"], headline["labeler_agreement"]) == (0.717, 0.729)
+
+
+def test_every_table_and_figure_says_where_its_numbers_come_from(run_dir: Path, render) -> None:
+    html = (render() / "report.html").read_text(encoding="utf-8")
+    for part in ("caption", "figcaption"):
+        found = re.findall(rf"<{part}>(.*?)</{part}>", html, flags=re.DOTALL)
+        assert found
+        assert all('class="source">from <code>' in text for text in found)
+    page = Page(html)
+    assert sum(tag == "table" for tag, _ in page.elements) == html.count("<caption>")
+    assert all(attrs.get("scope") for attrs in page.all("th"))
+    assert all(svg.get("role") == "img" or svg.get("aria-hidden") for svg in page.all("svg"))
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = [attrs["href"] for attrs in page.all("a")]
+    assert {str(link).removeprefix("#") for link in links} <= set(ids)
+
+
+def test_simulated_labels_are_marked_where_they_appear(run_dir: Path, render) -> None:
+    sections = (render("simulated") / "report.html").read_text().split("<section ")
+    for part in ("stages", "reward", "ppo"):
+        (text,) = [section for section in sections if section.startswith(f'id="{part}"')]
+        assert "simulated" in text, part
+    path = run_dir / "label" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["metrics"]["simulated"] = False
+    path.write_text(json.dumps(manifest))
+    assert "simulated" not in page_of(render("human")).text.replace("judgments_simulated", "")
+
+
+def test_the_same_folder_gives_the_same_bytes(run_dir: Path, render) -> None:
+    one, two = render("one"), render("two")
+    for name in ("report.html", "report.json", "tax.csv"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        ["ppo", "ppo@no_ptx"],
+        ["evaluate"],
+        ["reward", "label", "sample"],
+        ["evaluate/completions"],
+        ["evaluate/documents.jsonl"],
+        ["evaluate/results.json"],
+        ["evaluate/summary.json", "evaluate/texts"],
+        ["."],
+    ],
+)
+def test_what_is_missing_is_said_and_no_obstacle(run_dir: Path, render, missing: list[str]) -> None:
+    for name in missing:
+        path = run_dir / name
+        path.rename(run_dir.parent / f"gone-{path.name}")
+    text = page_of(render()).text
+    for name in missing:
+        if "/" not in name and name != ".":
+            assert re.search(rf"{re.escape(name)}\s*not run", text), name
+    assert "None" not in text
+    assert "nan" not in text
+
+
+def test_a_failed_and_a_cut_stage_are_shown_as_such(run_dir: Path, render) -> None:
+    for stage, fields in (
+        ("ppo", {"status": "failed", "error": "RunError: <b>loss</b> is not finite"}),
+        ("ppo@no_ptx", {"status": "running"}),
+    ):
+        path = run_dir / stage / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    with (run_dir / "ppo@no_ptx" / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 61, "objective/sc')
+    text = page_of(render()).text
+    assert re.search(r"ppo\s*failedRunError: <b>loss</b> is not finite", text)
+    assert re.search(r"ppo@no_ptx\s*cut", text)
+    # Its manifest has changed since the evaluation took it in.
+    assert "changed since" in text
+
+
+def test_a_damaged_file_is_named(run_dir: Path, render) -> None:
+    (run_dir / "evaluate" / "results.json").write_text('{"sft": {')
+    with pytest.raises(SteerlineError, match=r"results\.json is not JSON"):
+        render()
+
+
+def test_drawing_needs_neither_torch_nor_pyplot() -> None:
+    code = """
+import sys
+import pipeline.report.page
+from pipeline.report.charts import Series, draw_curves
+from pipeline.report.gather import Curve
+
+draw_curves("a", "A", [Series("x", 1, Curve([1, 2], [0.5, 1.0]))], "")
+print(sorted({"torch", "matplotlib.pyplot"} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.records import Prompt, Ranking
+from pipeline.store import LabelStore
+from stages.cli import main
+
+
+def make_config(folder: Path) -> Path:
+    folder.mkdir()
+    path = folder / "run.yaml"
+    path.write_text(f"run_dir: {folder}\nbase: a-model\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Return the configuration of a run in which two labelers judged two prompts."""
+    path = make_config(tmp_path / "one")
+    rankings = [
+        Ranking(Prompt.from_text(text), ("a", "b", "c"), ranks, ratings, labeler)
+        for text, ranks, ratings, labeler in (
+            ("first", (1, 2, 3), (7, 4, 1), "ada"),
+            ("first", (1, 2, 3), (6, 4, 1), "bob"),
+            ("second", (1, 2, 3), (7, 4, 1), "ada"),
+            ("second", (3, 2, 1), (1, 4, 7), "bob"),
+        )
+    ]
+    with LabelStore.open(tmp_path / "one" / "labels.db") as store:
+        store.import_rankings(rankings, split="train", source="people")
+    return path
+
+
+def test_what_is_exported_and_imported_elsewhere_is_the_same_set_of_labels(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    file = tmp_path / "judgments.jsonl"
+    assert main(["labels", "export", str(config), "--file", str(file)]) == 0
+    assert capsys.readouterr().out == f"4 judgments written to {file}\n"
+    assert len(file.read_text().splitlines()) == 4
+    other = make_config(tmp_path / "two")
+    assert main(["labels", "import", str(other), "--file", str(file)]) == 0
+    assert main(["labels", "import", str(other), "--file", str(file)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("4 judgments added")
+    assert out[0].endswith("0 were here already")
+    assert out[1].startswith("0 judgments added")
+    assert out[1].endswith("4 were here already")
+    hashes = []
+    for run in ("one", "two"):
+        with LabelStore.open(tmp_path / run / "labels.db", create=False) as store:
+            hashes.append(store.snapshot_hash())
+    assert hashes[0] == hashes[1]
+
+
+def test_export_writes_beside_the_store_by_default(config: Path):
+    assert main(["labels", "export", str(config)]) == 0
+    assert (config.parent / "labels.jsonl").is_file()
+
+
+def test_agreement_is_measured_over_shared_comparisons(
+    config: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["labels", "agreement", str(config)]) == 0
+    rows = {
+        cells[0].strip(): cells[1].strip()
+        for line in capsys.readouterr().out.splitlines()
+        if len(cells := line.strip("│").split("│")) > 1
+    }
+    # Three comparisons alike on the first prompt, three opposed on the second.
+    assert rows["pairwise agreement, a tie is half"] == "0.500"
+    assert rows["Kendall's tau-b"] == "0.000"
+    assert rows["ada with the others"] == "0.500"
+
+
+def test_agreement_of_a_split_without_judgments_is_undefined(
+    config: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["labels", "agreement", str(config), "--split", "test"]) == 0
+    out = capsys.readouterr().out
+    assert "0 judgments, 0 of them by simulated labelers" in out
+    assert out.count("undefined") == 4
+
+
+def test_a_malformed_file_is_one_line_and_nothing_is_imported(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    file = tmp_path / "bad.jsonl"
+    assert main(["labels", "export", str(config), "--file", str(file)]) == 0
+    rows = file.read_text().splitlines()
+    broken = {**json.loads(rows[1]), "ranks": ["x"]}
+    file.write_text("\n".join([rows[0], json.dumps(broken)]))
+    other = make_config(tmp_path / "two")
+    assert main(["labels", "import", str(other), "--file", str(file)]) == 2
+    assert capsys.readouterr().err.startswith(f"steerline: {file}:2: ")
+    with LabelStore.open(tmp_path / "two" / "labels.db", create=False) as store:
+        assert store.rankings() == []
+
+
+@pytest.mark.parametrize("action", ["export", "agreement"])
+def test_a_run_without_labels_is_one_line(
+    action: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = make_config(tmp_path / "empty")
+    assert main(["labels", action, str(path)]) == 2
+    assert capsys.readouterr().err.startswith("steerline: No label store in ")
+    assert not (tmp_path / "empty" / "labels.db").exists()
+
+
+@pytest.mark.parametrize(("action", "file"), [("import", "absent.jsonl"), ("export", "no/x.jsonl")])
+def test_a_file_that_cannot_be_is_one_line(
+    action: str, file: str, config: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["labels", action, str(config), "--file", str(config.parent / file)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
