@@ -155,7 +155,8 @@ def gather(config: RunConfig) -> RunRecord:
         summary=_mappings(_json(folder / "summary.json")),
         documents=documents,
         texts={
-            path.stem: dict(_text_losses(path)) for path in sorted((folder / "texts").glob("*.jsonl"))
+            path.stem: dict(_text_losses(path))
+            for path in sorted((folder / "texts").glob("*.jsonl"))
         },
         completions={
             path.stem: {str(row["prompt_id"]): row for row in _rows(path) if "prompt_id" in row}
@@ -220,7 +221,9 @@ def _json(path: Path) -> Mapping[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}). Run its stage again with --force.") from error
+        raise DataError(
+            f"{path} is not JSON ({error}). Run its stage again with --force."
+        ) from error
     return value if isinstance(value, Mapping) else {}
 
 

@@ -1,4 +1,4 @@
-"""Put together what the stages achieved: instruction following, text, the reward model, an overview.
+"""Put together what the stages achieved: instructions followed, text predicted, judgments met.
 
 Figures are taken as the stages wrote them; differences are computed from the single prompts and
 texts.
@@ -83,7 +83,9 @@ def following_table(run: RunRecord, seed: int) -> list[Following]:
 def judged(run: RunRecord, stage: str, key: str) -> dict[str, float]:
     """Return one judgment of a stage's completions, by prompt."""
     rows = run.completions.get(stage, {})
-    return {name: value for name, row in rows.items() if (value := number(row.get(key))) is not None}
+    return {
+        name: value for name, row in rows.items() if (value := number(row.get(key))) is not None
+    }
 
 
 def _against(
@@ -159,7 +161,7 @@ def text_change(run: RunRecord, later: str, earlier: str, seed: int) -> Change |
 
 
 def text_recovery(run: RunRecord, config: RunConfig, seed: int) -> Recovery | None:
-    """Return how much of what plain PPO loses on held-out text ptx brings back, in bits per byte."""
+    """Return how much of plain PPO's loss on held-out text ptx brings back, in bits per byte."""
     start = ptx_start(run, config)
     if start is None:
         return None
@@ -171,8 +173,10 @@ def text_recovery(run: RunRecord, config: RunConfig, seed: int) -> Recovery | No
 
 
 def reward_table(run: RunRecord) -> list[dict[str, Any]]:
-    """Return who agrees with the held-out judgments how often: the reward model first, then the
-    labelers among themselves, the ceiling that the tiny world's truth sets, and the floors.
+    """Return who agrees with the held-out judgments how often.
+
+    The reward model first, then the labelers among themselves, the ceiling that the tiny world's
+    truth sets, and the floors.
     """
     own = run.accuracy.get("reward_model") or {"accuracy": run.stage("reward").metric("accuracy")}
     groups = own.get("by_group", {})

@@ -131,13 +131,15 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         },
     }
     _write(folder / "report.html", html)
-    _write(folder / "report.json", json.dumps(_finite(numbers), indent=1, ensure_ascii=False) + "\n")
+    _write(
+        folder / "report.json", json.dumps(_finite(numbers), indent=1, ensure_ascii=False) + "\n"
+    )
     _write(folder / "tax.csv", _csv(tax))
     return headline
 
 
 def make_headline(run: RunRecord, glance: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the run's outcome in a few numbers; all rates are fractions, what is missing is None."""
+    """Return the run's outcome in a few numbers, rates as fractions; what is missing is None."""
     rows = {row["stage"]: row for row in glance}
     headline: dict[str, Any] = {}
     for key, stage in (("base", BASE), (SFT, SFT), (PTX, PTX), (NO_PTX, NO_PTX)):

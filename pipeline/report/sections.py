@@ -1,4 +1,4 @@
-"""Lay out what the page shows beside its tables of differences: stages, rewards, charts, samples."""
+"""Lay out what the page shows beside its tables of differences: stages, charts, samples."""
 
 from __future__ import annotations
 

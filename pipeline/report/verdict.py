@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.report.gather import BASE, Cell, RunRecord
-from pipeline.report.statistics import Change
 from pipeline.report.outcomes import SFT, Following
+from pipeline.report.statistics import Change
 from pipeline.report.tax import MEAN, NO_PTX, PTX, Recovery, TaxCell
 from pipeline.report.words import digits, interval, percent, points, signed_digits
 
@@ -79,9 +79,11 @@ def _tax(run: RunRecord, tax: Mapping[Cell, TaxCell]) -> Iterator[str]:
         mean = tax.get(Cell(stage, MEAN, None))
         if mean and mean.change:
             doubt = "" if mean.change.significant else ", not significant"
-            parts.append(f"{name} {points(mean.change.difference)} ({interval(mean.change)}{doubt})")
+            parts.append(
+                f"{name} {points(mean.change.difference)} ({interval(mean.change)}{doubt})"
+            )
     if parts:
-        yield f"Against the base, the few-shot mean over all shots changes thus: {'; '.join(parts)}."
+        yield f"Against the base, the few-shot mean over all shots changes: {'; '.join(parts)}."
     compared = [row for row in tax.values() if row.cell.task != MEAN and row.change]
     fallen = [row for row in compared if row.change and _fell(row.change)]
     counts = {name: sum(row.cell.stage == stage for row in fallen) for stage, name in NAMES.items()}
@@ -127,6 +129,4 @@ def _reward(run: RunRecord) -> Iterator[str]:
         return
     whose = "simulated labelers" if run.simulated else "labelers"
     beside = f", {whose} agree in {percent(agreement)} %" if agreement is not None else ""
-    yield (
-        f"The reward model agrees with {percent(accuracy)} % of the held-out judgments{beside}."
-    )
+    yield (f"The reward model agrees with {percent(accuracy)} % of the held-out judgments{beside}.")

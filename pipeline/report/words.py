@@ -8,7 +8,8 @@ from typing import Any
 
 from pipeline.report.statistics import Change
 
-MISSING = "–"
+MISSING = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
 LONGEST = 2_000
 # Characters that are not seen but change how a text is shown: controls, direction marks and
 # overrides, zero-width spaces, tags, and halves of surrogate pairs. Tab and newline are text.
@@ -25,11 +26,11 @@ def digits(value: float | None, places: int | None = None) -> str:
     size = abs(value)
     if places is None:
         if size != 0 and (size < 0.001 or size >= 1e9):
-            return f"{value:.2e}".replace("-", "−")
+            return f"{value:.2e}".replace("-", MINUS)
         whole = float(value).is_integer()
         places = 0 if whole or size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3
     # Adding 0 turns a rounded -0.0 into 0.0.
-    return f"{round(value, places) + 0:,.{places}f}".replace("-", "−").replace(",", "\u202f")
+    return f"{round(value, places) + 0:,.{places}f}".replace("-", MINUS).replace(",", "\u202f")
 
 
 def percent(value: float | None, places: int = 1) -> str:
@@ -47,7 +48,7 @@ def signed(value: float | None, places: int = 1) -> str:
 def signed_digits(value: float, places: int) -> str:
     """Write a difference of plain numbers, always with its sign."""
     text = digits(value, places)
-    return text if text.startswith("−") or not text.strip("0.") else f"+{text}"
+    return text if text.startswith(MINUS) or not text.strip("0.") else f"+{text}"
 
 
 def points(value: float) -> str:

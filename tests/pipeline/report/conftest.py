@@ -16,7 +16,14 @@ from pipeline.records import prompt_id, write_jsonl
 from pipeline.runs import Manifest
 
 STAGES = ("pretrain", "sft", "sft@ppo_init", "ppo", "ppo@no_ptx")
-TASKS = {"agreement": 120, "antonyms": 120, "copying": 100, "facts": 140, "plurals": 120, "sums": 80}
+TASKS = {
+    "agreement": 120,
+    "antonyms": 120,
+    "copying": 100,
+    "facts": 140,
+    "plurals": 120,
+    "sums": 80,
+}
 SHOTS = (0, 1, 5)
 SKILL = {"pretrain": 0.62, "sft": 0.6, "sft@ppo_init": 0.61, "ppo": 0.59, "ppo@no_ptx": 0.4}
 FOLLOWS = {"pretrain": 0.17, "sft": 0.79, "sft@ppo_init": 0.77, "ppo": 0.87, "ppo@no_ptx": 0.89}
@@ -221,7 +228,8 @@ def _write_completions(folder: Path, draw: np.random.Generator) -> None:
                 "prompt_id": prompt_id([{"role": "user", "content": prompt}]),
                 "prompt": prompt,
                 "use_case": "generation",
-                "completion": f"Animal number {i} lives in a small house near the river. " * (1 + i % 3),
+                "completion": f"Animal number {i} lives in a small house near the river. "
+                * (1 + i % 3),
                 "followed": int(followed[i]),
                 "utility": float(utilities[stage][i]),
             }

@@ -20,7 +20,7 @@ def test_a_chart_is_named_and_described_for_who_cannot_see_it() -> None:
     ids = (root.get("aria-labelledby") or "").split()
     texts = {element.get("id"): element.text for element in root.iter()}
     assert texts[ids[0]] == "Score"
-    assert texts[ids[1]] == "ppo goes from 0.500 at step 1 to −1.25 at step 3."
+    assert texts[ids[1]] == "ppo goes from 0.500 at step 1 to \N{MINUS SIGN}1.25 at step 3."
 
 
 def test_a_chart_refers_only_to_itself() -> None:
