@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -268,7 +269,7 @@ def _from_pretrained(
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
     try:
         model: PreTrainedModel = kind.from_pretrained(str(path), dtype=dtype, **safe, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
             f"No model could be loaded from {path} ({reason}). "

@@ -4,7 +4,8 @@ No text is unknown: a character outside the vocabulary becomes its UTF-8 bytes. 
 ordinary ``PreTrainedTokenizerFast``, which plain ``transformers`` loads.
 
 Departures from LLaMA's tokenizer (Touvron et al. 2023, SentencePiece):
-1. Trained by the ``tokenizers`` library; a newline is a piece of its own.
+1. Trained by the ``tokenizers`` library; a newline is a piece of its own, and a space stands as it
+   is in a piece: SentencePiece's mark for it would turn that character into a space.
 2. A padding token and three role tokens, so that padding is never the end of a text.
 """
 
@@ -24,7 +25,6 @@ PAD, BOS, EOS = "<|pad|>", "<|bos|>", "<|eos|>"
 ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>")
 SPECIAL_TOKENS = (PAD, BOS, EOS, *ROLE_TOKENS)
 BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(256))
-SPACE = "▁"
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
@@ -48,11 +48,12 @@ def train_tokenizer(documents: Iterable[str], vocab_size: int) -> PreTrainedToke
     """
     counter = Tokenizer(models.BPE(byte_fallback=True))
     _set_splitting(counter)
+    room = vocab_size - len(SPECIAL_TOKENS) - len(BYTE_TOKENS)
     trainer = BpeTrainer(
-        vocab_size=vocab_size - len(SPECIAL_TOKENS) - len(BYTE_TOKENS),
+        vocab_size=room,
         min_frequency=2,
         # A rare character is spelled in bytes rather than kept at the cost of a merge.
-        limit_alphabet=min(1000, vocab_size // 4),
+        limit_alphabet=min(1000, vocab_size // 4, room // 2),
         show_progress=False,
     )
     counter.train_from_iterator(documents, trainer)
@@ -68,7 +69,6 @@ def _assemble(counter: Tokenizer) -> PreTrainedTokenizerFast:
     _set_splitting(tokenizer)
     tokenizer.decoder = decoders.Sequence(
         [
-            decoders.Replace(SPACE, " "),
             decoders.ByteFallback(),
             decoders.Fuse(),
             decoders.Strip(" ", 1, 0),
@@ -90,14 +90,12 @@ def _assemble(counter: Tokenizer) -> PreTrainedTokenizerFast:
 
 
 def _set_splitting(tokenizer: Tokenizer) -> None:
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]
-    )
+    tokenizer.normalizer = normalizers.Prepend(" ")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(r"\p{N}|\n"), "isolated"),
-            pre_tokenizers.Split(Regex(SPACE), "merged_with_next"),
-            pre_tokenizers.Split(Regex(r"[^\w▁\s]"), "isolated"),
+            pre_tokenizers.Split(" ", "merged_with_next"),
+            pre_tokenizers.Split(Regex(r"[^\w\s]"), "isolated"),
         ]
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.artifacts import hash_file, hash_text
 from pipeline.config.evaluate import EvaluateSection
@@ -14,7 +15,7 @@ from pipeline.distributed import Workers
 from pipeline.errors import ConfigError, RunError
 from pipeline.evaluation.catalogue import TINY
 from pipeline.evaluation.evaluator import Evaluator, needs_reward
-from pipeline.runs import Manifest, StageRun, model_of, open_stage
+from pipeline.runs import Manifest, model_of, open_stage
 from stages.entry import run_stage_module
 
 MAKE_A_MODEL = ("pretrain", "sft", "ppo")
@@ -60,8 +61,11 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
         )
         for model in models:
             evaluator.evaluate(model, model_of(config, model), _model_hash(config, model))
-        workers.on_main(lambda: _finish(stage, evaluator, models))
-        workers.wait()
+        summary = workers.on_main(lambda: evaluator.store.merge(models, RIVAL))
+        stage.metrics.rewind(0)
+        for step, (model, figures) in enumerate(summary.items()):
+            stage.metrics.write(step, {"stage": model, **figures})
+        stage.finish(_flatten(summary))
 
 
 def _complete(config: RunConfig, *kinds: str) -> list[str]:
@@ -95,19 +99,13 @@ def _hash_inputs(config: RunConfig, section: EvaluateSection) -> dict[str, str]:
     return hashes
 
 
-def _finish(stage: StageRun, evaluator: Evaluator, models: Sequence[str]) -> None:
-    summary = evaluator.store.merge(models, RIVAL)
-    stage.metrics.rewind(0)
-    for step, (model, figures) in enumerate(summary.items()):
-        stage.metrics.write(step, {"stage": model, **figures})
-    stage.finish(
-        {
-            f"{model}/{key}": value
-            for model, figures in summary.items()
-            for key, value in figures.items()
-            if isinstance(value, int | float)
-        }
-    )
+def _flatten(summary: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        f"{model}/{key}": value
+        for model, figures in summary.items()
+        for key, value in figures.items()
+        if isinstance(value, int | float)
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,23 +16,23 @@ class BootstrapSection(Section):
     """Make demonstrations with a model, as Self-Instruct (Wang et al. 2022) and Alpaca do."""
 
     seeds: list[Source]
-    """Seed tasks written by people."""
+    """Seed tasks written by people: demonstrations of one turn (Self-Instruct: 175)."""
     count: int = 1000
     """Demonstrations to keep."""
     max_rounds: int = 100
     """Rounds of prompting after which to stop even if fewer were kept."""
     examples: int = 8
-    """Tasks shown in each prompt (Self-Instruct: 8, of which 6 are seeds)."""
+    """Tasks shown in each prompt, at most a quarter of them kept ones (Self-Instruct: 2 of 8)."""
     prompts_per_round: int = 8
     """Prompts sampled together in one round."""
     max_similarity: float = 0.7
     """Drop an instruction whose ROUGE-L with a kept one is above this (Self-Instruct)."""
-    min_words: int = 3
-    """Drop an instruction or an answer-bearing instruction of fewer words."""
+    min_words: int = 4
+    """Drop an instruction of fewer words (Self-Instruct: 4)."""
     max_words: int = 150
-    """Drop an instruction of more words."""
+    """Drop an instruction of more words (Self-Instruct: 150)."""
     max_new_tokens: int = 256
-    """Tokens sampled a prompt."""
+    """Tokens sampled a prompt; a task cut there is dropped."""
     temperature: float = 0.7
     """Sampling temperature (Self-Instruct: 0.7)."""
 

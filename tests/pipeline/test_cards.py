@@ -25,10 +25,6 @@ HOSTILE = [
 ]
 
 
-def render(text: str) -> str:
-    return MarkdownIt("commonmark").enable("table").render(text)
-
-
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_is_inert_everywhere(text):
     card = write_card(
@@ -61,8 +57,8 @@ def test_a_long_value_is_cut():
 def test_a_card_leads_back_to_what_the_model_was_made_from():
     made = Manifest("sft", "running", 7, "c0ffee", {"pretrain": "ab12"}, {"data.jsonl": "cd34"})
     card = write_card(made, origin={"base": "org/model"}, metrics={"loss": 0.5, "table": [1]})
-    for part in ("`sft`", "`ab12`", "`data.jsonl`", "`cd34`", "`org/model`", "`0.5`", "`c0ffee`"):
-        assert part in card or part.strip("`") in card
+    for part in ("`sft`", "`7`", "`ab12`", "data.jsonl`", "`cd34`", "`org/model`", "c0ffee"):
+        assert part in card
     assert "table" not in card
     assert "AutoModelForCausalLM.from_pretrained" in card
 

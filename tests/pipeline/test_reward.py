@@ -97,6 +97,10 @@ def to_rows(rankings: Sequence[Ranking]) -> list[dict[str, Any]]:
 
 
 HELD_OUT = draw_rankings(30, start=48)
+# Of unlike lengths, so that a batch of them is padded.
+DEMONSTRATIONS = [
+    (f"say a word for case {i}", " ".join(GOOD[: 1 + i % 3])) for i in range(100, 120)
+]
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +124,7 @@ def data(tmp_path: Path) -> Path:
     """Write rankings and demonstrations."""
     write_jsonl(tmp_path / "train.jsonl", to_rows(draw_rankings(48)))
     write_jsonl(tmp_path / "held_out.jsonl", to_rows(HELD_OUT))
-    demonstrations = [
-        {"prompt": f"say a word for case {i}", "completion": GOOD[i % 5]} for i in range(100, 120)
-    ]
+    demonstrations = [{"prompt": prompt, "completion": text} for prompt, text in DEMONSTRATIONS]
     write_jsonl(tmp_path / "demonstrations.jsonl", demonstrations)
     return tmp_path
 
@@ -448,23 +450,23 @@ def test_demonstrations_score_zero_with_the_offset_and_plain_transformers_keep_t
     texts = [
         tokenizer.apply_chat_template(
             [
-                {"role": "user", "content": f"say a word for case {i}"},
-                {"role": "assistant", "content": GOOD[i % 5]},
+                {"role": "user", "content": prompt},
+                {"role": "assistant", "content": text},
             ],
             tokenize=False,
         )
-        for i in range(100, 120)
+        for prompt, text in DEMONSTRATIONS
     ]
     batch = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
+    assert not batch["attention_mask"].all()
     with torch.no_grad():
         raw = plain(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
         ).logits.squeeze(-1)
     assert raw.mean().item() == pytest.approx(offset, abs=1e-6)
     rows = [
-        formatter.prompt_ids([{"role": "user", "content": f"say a word for case {i}"}])
-        + formatter.completion_ids(GOOD[i % 5])
-        for i in range(100, 120)
+        formatter.prompt_ids([{"role": "user", "content": prompt}]) + formatter.completion_ids(text)
+        for prompt, text in DEMONSTRATIONS
     ]
     ours = torch.tensor(score_rows(model, rows, formatter.pad_id, 8, Workers()))
     assert (ours - offset).mean().item() == pytest.approx(0.0, abs=1e-6)

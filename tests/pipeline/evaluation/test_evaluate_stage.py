@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -58,25 +59,26 @@ def finish(tree, make_policy, tiny_tokenizer, tiny_formatter):
 def measured(monkeypatch):
     """Return the list of what is measured from here on."""
     calls = []
-    for name in ("run_tasks", "measure_documents", "sample_completions"):
 
-        def counted(*args, _name=name, _real=getattr(evaluator_module, name), **options):
-            calls.append(_name)
-            return _real(*args, **options)
+    def count(name):
+        real = getattr(evaluator_module, name)
+
+        def counted(*args, **options):
+            calls.append(name)
+            return real(*args, **options)
 
         monkeypatch.setattr(evaluator_module, name, counted)
+
+    for name in ("run_tasks", "measure_documents", "sample_completions"):
+        count(name)
     return calls
 
 
 def read(tree, name):
-    from pathlib import Path
-
     return json.loads((Path(tree["run_dir"]) / "evaluate" / name).read_text())
 
 
 def rows_of(tree, name):
-    from pathlib import Path
-
     text = (Path(tree["run_dir"]) / "evaluate" / name).read_text()
     return [json.loads(line) for line in text.splitlines()]
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from lm_eval.api.registry import get_aggregation
 from lm_eval.evaluator import evaluate
 
 from pipeline.errors import ConfigError
@@ -38,16 +39,9 @@ def test_figures_have_the_contracts_keys(long_policy, tiny_tokenizer, tasks):
 
 def test_accuracies_and_brier_are_lm_evals_own(long_policy, tiny_tokenizer, questions, tmp_path):
     task = read_task(questions, examples=2)
-    config = {**task.lm_eval_config(tmp_path)}
-    config["metric_list"] = [
-        {"metric": metric, "aggregation": how, "higher_is_better": True}
-        for metric, how in (("acc", "mean"), ("acc_norm", "mean"), ("brier_score", "brier_score"))
-    ]
     own = build_task(task, tmp_path)
     outcome = run_tasks(long_policy, tiny_tokenizer, {"questions": own}, shots=[2], **OPTIONS)
-    own._aggregation_list["brier_score"] = __import__(
-        "lm_eval.api.registry", fromlist=["get_aggregation"]
-    ).get_aggregation("brier_score")
+    own._aggregation_list["brier_score"] = get_aggregation("brier_score")
     own._metric_fn_list["brier_score"] = None
     with quiet():
         theirs = evaluate(

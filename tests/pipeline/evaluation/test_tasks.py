@@ -132,8 +132,8 @@ def test_an_unknown_name_gives_the_nearest(tmp_path, monkeypatch):
     import pipeline.evaluation.catalogue as catalogue
 
     class Index:
-        task_index = dict.fromkeys(["arc_easy", "arc_challenge", "piqa"])
-        all_tasks = list(task_index)
+        all_tasks = ("arc_easy", "arc_challenge", "piqa")
+        task_index = frozenset(all_tasks)
 
     monkeypatch.setattr(catalogue, "TaskManager", Index)
     with pytest.raises(ConfigError, match=r"got 'arc_esy'\. Did you mean 'arc_easy'\?"):

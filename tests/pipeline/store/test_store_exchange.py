@@ -34,7 +34,8 @@ def label(by_text: Callable) -> Callable[[LabelStore], None]:
             kind = "simulated" if name.startswith("simulated") else "human"
             group = "held_out" if name == "bob" else "train"
             labeler = store.add_labeler(name, kind=kind, group=group)
-            while (task := store.lease_task(labeler)) is not None:
+            for _ in range(store.counts()["tasks"]):
+                task = store.lease_task(labeler)
                 verdict = by_text(task, **judge(task, name))
                 store.submit(task.token, verdict, f"{name}/{task.id}/1")
                 if name == "ada":

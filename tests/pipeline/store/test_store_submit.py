@@ -69,6 +69,17 @@ def test_a_key_of_one_task_does_not_serve_another(
         store.submit(second.token, by_text(second), "key")
 
 
+def test_a_key_of_one_labeler_does_not_swallow_anothers_equal_judgment(
+    store: LabelStore, fill: Callable, by_text: Callable
+) -> None:
+    fill(store, prompts=1, overlap=2)
+    ada, bob = (store.lease_task(store.add_labeler(name)) for name in ("ada", "bob"))
+    store.submit(ada.token, by_text(ada), "key")
+    with pytest.raises(StoreError, match="idempotency_key must be new"):
+        store.submit(bob.token, by_text(bob), "key")
+    assert store.submit(bob.token, by_text(bob), "another key").labeler == "bob"
+
+
 def test_an_edit_is_a_revision_and_the_last_one_counts(
     store: LabelStore, task: Task, by_text: Callable
 ) -> None:

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from pipeline.errors import DataError, ModelError
+from pipeline.formatting import Formatter
+from pipeline.records import Prompt
+
+TALKS = [
+    [("user", "Where does Mia live?"), ("assistant", "the forest.")],
+    [("system", "Be short."), ("user", "Hello"), ("assistant", " Hello Mia, how are you? ")],
+    [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), ("user", "e")],
+    [("user", "🦊\n\n"), ("assistant", "1\n2\n"), ("user", ""), ("assistant", "İyi 我")],
+]
+REWRITING = (
+    "{% for m in messages %}{{ '<|user|>' if m['role'] == 'user' else '<|assistant|>' }}"
+    "{% if loop.last or m['role'] == 'user' %}{{ m['content'] }}{% endif %}{{ eos_token }}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def messages(talk):
+    return [{"role": role, "content": content} for role, content in talk]
+
+
+@pytest.fixture
+def with_template(tiny_tokenizer):
+    def change(template: str | None):
+        tokenizer = copy.deepcopy(tiny_tokenizer)
+        tokenizer.chat_template = template
+        return tokenizer
+
+    return change
+
+
+@pytest.mark.parametrize("talk", TALKS)
+def test_segments_make_up_the_rendered_chat(tiny_formatter, talk):
+    turns = messages(talk)
+    while turns[-1]["role"] != "assistant":
+        turns.pop()
+    encoded = tiny_formatter.conversation(turns)
+    rendered = tiny_formatter.tokenizer.apply_chat_template(
+        turns, return_dict=True, return_assistant_tokens_mask=True
+    )
+    assert tiny_formatter.tokenizer.decode(encoded.ids) == tiny_formatter.tokenizer.decode(
+        rendered["input_ids"]
+    )
+    assert encoded.ids == rendered["input_ids"]
+    assert encoded.mask == [bool(part) for part in rendered["assistant_masks"]]
+
+
+@pytest.mark.parametrize("talk", TALKS)
+def test_prompt_and_completion_make_up_the_conversation(tiny_formatter, talk):
+    turns = messages(talk)
+    while turns[-1]["role"] != "assistant":
+        turns.pop()
+    prompt = tiny_formatter.prompt_ids(turns[:-1])
+    completion = tiny_formatter.completion_ids(turns[-1]["content"])
+    encoded = tiny_formatter.conversation(turns)
+    assert prompt + completion == encoded.ids
+    assert encoded.mask[len(prompt) :] == [True] * len(completion)
+    assert not encoded.mask[len(prompt) - 1]
+
+
+@pytest.mark.parametrize("text", ["the forest.", " spaces ", "1\n2", "🦊", ""])
+def test_the_mask_is_what_the_assistant_wrote(tiny_formatter, text):
+    encoded = tiny_formatter.conversation(messages([("user", "Say it"), ("assistant", text)]))
+    written = [token for token, kept in zip(*encoded, strict=True) if kept]
+    assert written[-1] == tiny_formatter.end_id
+    assert tiny_formatter.decode(written) == text
+
+
+def test_every_assistant_turn_is_in_the_mask(tiny_formatter):
+    talk = [("user", "a"), ("assistant", "cat"), ("user", "b"), ("assistant", "dog")]
+    encoded = tiny_formatter.conversation(messages(talk))
+    starts = sum(
+        now and not before
+        for before, now in zip([False, *encoded.mask], encoded.mask, strict=False)
+    )
+    assert starts == 2
+    ends = [token == tiny_formatter.end_id for token in encoded.ids]
+    assert sum(e and m for e, m in zip(ends, encoded.mask, strict=True)) == 2
+
+
+def test_a_completion_is_cut_at_its_end_and_without_padding(tiny_formatter):
+    ids = tiny_formatter.completion_ids("a cat")
+    padded = [*ids, tiny_formatter.pad_id, *tiny_formatter.completion_ids("x")]
+    assert tiny_formatter.decode(padded) == "a cat"
+    assert tiny_formatter.decode([*ids[:-1], tiny_formatter.pad_id]) == "a cat"
+
+
+def test_padding_is_never_the_end(tiny_formatter, with_template):
+    assert tiny_formatter.pad_id != tiny_formatter.end_id
+    tokenizer = with_template(tiny_formatter.tokenizer.chat_template)
+    tokenizer.pad_token = tokenizer.eos_token
+    assert Formatter(tokenizer).pad_id != Formatter(tokenizer).end_id
+
+
+def test_a_document_ends_once(tiny_formatter):
+    ids = tiny_formatter.document_ids("Mia")
+    tokenizer = tiny_formatter.tokenizer
+    assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    assert ids.count(tokenizer.eos_token_id) == 1
+
+
+def test_a_tokenizer_without_template_is_refused(with_template):
+    with pytest.raises(ModelError, match="must have a chat template, got none"):
+        Formatter(with_template(None))
+
+
+def test_a_template_that_ends_no_turn_is_refused(with_template):
+    plain = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    with pytest.raises(ModelError, match="must end an assistant's turn with a special token"):
+        Formatter(with_template(plain + "{% if add_generation_prompt %}assistant: {% endif %}"))
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(with_template):
+    formatter = Formatter(with_template(REWRITING))
+    single = messages([("user", "a"), ("assistant", "b")])
+    assert formatter.decode(formatter.conversation(single).ids[-2:]).strip() == "b"
+    talk = messages([("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")])
+    with pytest.raises(ModelError, match="must append each turn unchanged"):
+        formatter.conversation(talk)
+
+
+def test_a_prompt_that_leaves_no_room_is_named(tiny_formatter):
+    prompt = Prompt.from_text("Where does Mia live in the forest?")
+    size = len(tiny_formatter.prompt_ids(prompt.messages))
+    assert tiny_formatter.check_length(prompt, size, "sample") == tiny_formatter.prompt_ids(
+        prompt.messages
+    )
+    with pytest.raises(DataError, match=rf"sample: .* at most {size - 1} tokens .* got {size} "):
+        tiny_formatter.check_length(prompt, size - 1, "sample")
