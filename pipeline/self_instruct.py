@@ -27,10 +27,10 @@ import logging
 import os
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -41,7 +41,7 @@ from pipeline.config.source import Source
 from pipeline.data import read_demonstrations
 from pipeline.errors import DataError
 from pipeline.formatting import Formatter
-from pipeline.records import Demonstration, Prompt
+from pipeline.records import Demonstration
 from pipeline.runs import Alone, Crew
 from pipeline.sampling import SampledText, sample_completions
 from pipeline.task_screen import REASONS, Screen
@@ -52,26 +52,10 @@ ROUNDS = "bootstrap_rounds.jsonl"
 KEPT_SHARE = 4
 """One of so many tasks shown is a kept one (Self-Instruct: 2 of 8)."""
 Round = Mapping[str, Any]
-"""A line of the log: ``round``, ``candidates``, ``rejected`` by reason, and the rows ``kept``."""
+"""A line of the log: ``round``, ``rejected`` by reason, and the rows ``kept``."""
+Sampler = Callable[..., list[SampledText]]
+"""Complete prompts as ``sample_completions`` does."""
 logger = logging.getLogger(__name__)
-
-
-class Sampler(Protocol):
-    """Complete prompts as ``sample_completions`` does."""
-
-    def __call__(
-        self,
-        model: Any,
-        formatter: Formatter,
-        prompts: Sequence[Prompt],
-        decoding: DecodingSection,
-        *,
-        seed: int,
-        step: int,
-        sample_index: Sequence[int],
-        batch_size: int,
-    ) -> list[SampledText]:
-        """Return one completion a prompt."""
 
 
 def bootstrap_demonstrations(
@@ -103,7 +87,7 @@ def bootstrap_demonstrations(
 
     Returns:
         The kept demonstrations, and ``rounds``, ``candidates``, ``kept`` and ``rejected_REASON``
-        for each reason; the candidates are the sum of the kept and the rejected.
+        for each reason; the candidates are the kept and the rejected together.
 
     Raises:
         DataError: if a seed task is no single turn, none fits in the context, or none was kept.
@@ -165,7 +149,7 @@ class _Bootstrap:
     def __post_init__(self) -> None:
         limit = self.section.max_new_tokens
         self._decoding = DecodingSection(temperature=self.section.temperature, max_new_tokens=limit)
-        self._room = self.model.config.max_position_embeddings - limit
+        self._room: int = self.model.config.max_position_embeddings - limit
         self._fitting = [task for task in self.seeds if self._fits([task])]
         if not self._fitting:
             raise DataError(
@@ -176,7 +160,6 @@ class _Bootstrap:
         self._screen = Screen(self.section, self.formatter, self.max_length, self.seeds)
         self._kept: list[Task] = []
         self._rejected: Counter[str] = Counter()
-        self._candidates = 0
 
     def add(self, done: Round) -> None:
         """Take over a round that was sampled now, earlier or by another process."""
@@ -187,7 +170,6 @@ class _Bootstrap:
             self._kept.append(task)
             self.rows.append(row)
         self._rejected.update(done["rejected"])
-        self._candidates += done["candidates"]
         self.rounds += 1
 
     def sample_round(self) -> Round:
@@ -221,7 +203,6 @@ class _Bootstrap:
                 kept.append(self._describe(task, number, shown[number], similarity))
         return {
             "round": self.rounds,
-            "candidates": len(kept) + rejected.total(),
             "rejected": dict(sorted(rejected.items())),
             "kept": kept,
         }
@@ -229,7 +210,8 @@ class _Bootstrap:
     def figures(self) -> dict[str, int]:
         """Count rounds, candidates, and what became of them."""
         rejected = {f"rejected_{reason}": self._rejected[reason] for reason in REASONS}
-        counts = {"rounds": self.rounds, "candidates": self._candidates, "kept": len(self.rows)}
+        candidates = len(self.rows) + self._rejected.total()
+        counts = {"rounds": self.rounds, "candidates": candidates, "kept": len(self.rows)}
         return counts | rejected
 
     def _choose_examples(self, number: int) -> list[Task]:

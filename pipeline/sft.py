@@ -85,14 +85,23 @@ def read_sft_data(
     pretrain_sources: Sequence[Source],
     seed: int,
     where: str,
+    made: Sequence[Demonstration] = (),
 ) -> SftData:
     """Read, encode and pack what a fine-tuning needs.
+
+    Args:
+        section: the fine-tuning's sources and sizes.
+        formatter: of the policy's tokenizer.
+        pretrain_sources: where the pretraining mix comes from.
+        seed: the run's.
+        where: the stage, for messages.
+        made: demonstrations to train on beside those of ``data``.
 
     Raises:
         ConfigError: if there is no data, or a pretraining mix without sources.
         DataError: if an example is longer than ``max_length``.
     """
-    if not section.data:
+    if not section.data and not made:
         raise ConfigError(f"{where}.data must list at least one source, got none. Add one.")
     if section.pretrain_mix and not pretrain_sources:
         raise ConfigError(
@@ -100,17 +109,16 @@ def read_sft_data(
             f"got {section.pretrain_mix}. Add sources, or set it to 0."
         )
 
-    def rows(sources: Sequence[Source], field: str) -> tuple[Dataset, int]:
-        demonstrations = read_demonstrations(sources, seed)
+    def rows(demonstrations: Sequence[Demonstration], field: str) -> Dataset:
         encoded = encode_demonstrations(
             demonstrations, formatter, section.max_length, f"{where}.{field}"
         )
-        return pack_rows(encoded, section.max_length if section.packing else None), len(
-            demonstrations
-        )
+        return pack_rows(encoded, section.max_length if section.packing else None)
 
-    train, examples = rows(section.data, "data")
-    validation = rows(section.validation, "validation")[0] if section.validation else None
+    shown = [*read_demonstrations(section.data, seed), *made]
+    train = rows(shown, "data")
+    held_out = read_demonstrations(section.validation, seed)
+    validation = rows(held_out, "validation") if held_out else None
     # m rows of text among n of demonstrations are a share of m / (m + n).
     mixed = round(len(train) * section.pretrain_mix / (1 - section.pretrain_mix))
     if mixed:
@@ -122,7 +130,7 @@ def read_sft_data(
             seed=seed,
         )
         train = concatenate_datasets([train, _text_rows(corpus.rows).cast(train.features)])
-    return SftData(train, validation, examples, mixed)
+    return SftData(train, validation, len(shown), mixed)
 
 
 def encode_demonstrations(

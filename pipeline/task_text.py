@@ -24,9 +24,9 @@ REQUEST = (
 )
 # A label stands at the start of a line; a tuned model may put Markdown's marks around it.
 TASK_START = re.compile(
-    r"^[ \t#*]*(?:Task[ \t]*\d+[\s:.)*#]*)?Instruction[ \t]*\**:\**", re.MULTILINE
+    r"^[ \t#*]*(?:Task[ \t]*\d+[\s:.)*#]*)?Instructions?[ \t]*\**:\**", re.MULTILINE
 )
-FIELD_START = re.compile(r"^[ \t#*]*(Input|Output)[ \t]*\**:\**", re.MULTILINE)
+FIELD_START = re.compile(r"^[ \t#*]*(Input|Output)s?[ \t]*\**:\**", re.MULTILINE)
 SEPARATOR = re.compile(r"[\s#*=_-]*(?:Task[ \t]*\d+[\s:.)*#]*)?")
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
+from pipeline.artifacts import folder_hash
 from pipeline.cards import write_card
 from pipeline.config.pretrain import PretrainSection
 from pipeline.config.run import RunConfig
@@ -14,7 +16,9 @@ from pipeline.distributed import DTYPES, Workers
 from pipeline.formatting import Formatter
 from pipeline.models import load_policy, save_model
 from pipeline.pretraining import check_context
-from pipeline.runs import model_of, open_stage
+from pipeline.records import Demonstration
+from pipeline.runs import StageRun, model_of, open_stage
+from pipeline.self_instruct import bootstrap_demonstrations
 from pipeline.sft import fine_tune, read_sft_data
 from pipeline.tokenizer import load_tokenizer
 from stages.entry import run_stage_module
@@ -24,7 +28,8 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
     """Run the stage or variant called ``name``."""
     section = config.section(name, SftSection)
     mixed = config.section("pretrain", PretrainSection).sources if section.pretrain_mix else []
-    read = [*section.data, *section.validation, *mixed]
+    seeds = section.bootstrap.seeds if section.bootstrap else []
+    read = [*section.data, *section.validation, *mixed, *seeds]
     crew = Workers(section.precision)
     with open_stage(
         config,
@@ -41,10 +46,12 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
         policy = load_policy(start, DTYPES[section.precision])
         check_context(policy, section.max_length, f"{name}.max_length")
         formatter = Formatter(load_tokenizer(start))
+        made, counts = _bootstrap(stage, section, policy, formatter, start, config.seed)
         data = read_sft_data(
-            section, formatter, pretrain_sources=mixed, seed=config.seed, where=name
+            section, formatter, pretrain_sources=mixed, seed=config.seed, where=name, made=made
         )
         trained, metrics = fine_tune(stage, section, policy, formatter, data, config.seed)
+        metrics |= counts
         card = write_card(
             stage.manifest,
             origin={"stage": section.init},
@@ -64,6 +71,32 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
 
         stage.save_model(write)
         stage.finish(metrics)
+
+
+def _bootstrap(
+    stage: StageRun,
+    section: SftSection,
+    policy: Any,
+    formatter: Formatter,
+    start: Path,
+    seed: int,
+) -> tuple[list[Demonstration], dict[str, int]]:
+    """Let the initial model make demonstrations where the section asks for it."""
+    if section.bootstrap is None:
+        return [], {}
+    assert isinstance(stage.crew, Workers), "fine-tuning runs on Workers"
+    with stage.crew.autocast():
+        made, figures = bootstrap_demonstrations(
+            section.bootstrap,
+            policy.to(stage.crew.device),
+            formatter,
+            folder=stage.folder,
+            provenance={"stage": section.init, "model_hash": folder_hash(start)},
+            seed=seed,
+            max_length=section.max_length,
+            crew=stage.crew,
+        )
+    return made, {f"bootstrap_{key}": value for key, value in figures.items()}
 
 
 if __name__ == "__main__":

@@ -31,6 +31,10 @@ class ModelSection(Section):
     """Transformers' ``rope_parameters`` for longer context, e.g. rope_type: yarn; null is plain."""
     sliding_window: int | None = None
     """Tokens that attention looks back over (the same block as ``MistralConfig``); null is all."""
+    attention_bias: bool = False
+    """Add biases to attention (Qwen2's block does); a small model learns to copy much sooner."""
+    initializer_range: float = 0.02
+    """Standard deviation of the initial weights (GPT-2, LLaMA in transformers: 0.02)."""
     tie_embeddings: bool = False
     """Share input and output embeddings; small models gain by it."""
 

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 
 from pipeline.world.facts import Fact, FactTable, questions, statements
+from pipeline.world.instruction import LEAD
 from pipeline.world.keyed import Split, split_of
 from pipeline.world.lexicon import (
     ADJECTIVES,
@@ -108,6 +109,7 @@ def _write_story(rng: random.Random, split: Split, facts: FactTable) -> Draft:
     lines = [opening, *rng.sample(middle, 3), closing]
     text = " ".join(lines)
     if rng.random() < RETOLD_SHARE:
+        text = " ".join(lines[: rng.randint(1, 3)])
         text = f"{text}\n{text}"
     return (person, friend, place, animal, noun, colour), text
 
@@ -125,6 +127,11 @@ def _write_dialogue(rng: random.Random, split: Split, facts: FactTable) -> Draft
         f"{two}: Sorry, I will not be rude.",
         f"{one}: I have a {colour} {noun}.\n{two}: You have a nice {noun}, {one}.",
     ]
+    name = rng.choice(list(CATEGORIES))
+    some = rng.sample(CATEGORIES[name], rng.randint(2, 4))
+    exchanges.append(
+        f"{one}: Name {NUMBERS[len(some) - 1]} {name}.\n{two}: {LEAD}{', '.join(some)}."
+    )
     fact = rng.choice(facts.facts)
     if split_of("open_qa", (fact.subject, fact.attribute)) == split:
         exchanges.append(f"{one}: {rng.choice(questions(fact))}\n{two}: {statements(fact)[0]}")
@@ -152,7 +159,7 @@ def _write_lists(rng: random.Random, _: Split, __: FactTable) -> Draft:
                     f"{capitalize(name)}: {', '.join(words)}.",
                     f"{capitalize(NUMBERS[len(words) - 1])} {name}: {', '.join(words)}.",
                     f"{capitalize(NUMBERS[count - 1])} {name} without {words[-1]} and {words[-2]}: "
-                    f"{capitalize(some)}.",
+                    f"{some}.",
                     f"{capitalize(words[0])} and {words[1]} are {name}.",
                 )
             )

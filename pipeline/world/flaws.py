@@ -10,6 +10,7 @@ import random
 
 from pipeline.world.instruction import Instruction
 from pipeline.world.lexicon import (
+    CATEGORIES,
     CLASS_OF,
     CLASSES,
     COLOURS,
@@ -30,7 +31,9 @@ FLAW_RATES: dict[str, float] = {
     "rude": 0.02,
     "off_task": 0.015,
 }
-SWAPPED = {"happy": "sad", "sad": "happy", "kind": "rude", "rude": "kind"}
+SWAPPED = {"happy": "sad", "sad": "happy", "kind": "rude", "rude": "kind"} | dict(
+    zip(CATEGORIES, [*CATEGORIES][1:] + [*CATEGORIES][:1], strict=True)
+)
 
 
 def aside(rng: random.Random) -> str:
@@ -45,8 +48,8 @@ def swap_entity(text: str, rng: random.Random) -> str:
     words = text.split(" ")
     named = [index for index, word in enumerate(words) if word.strip(".,:").lower() in CLASS_OF]
     if not named:
-        core = text.rstrip(".").lower()
-        return capitalize(SWAPPED[core]) + "." if core in SWAPPED else aside(rng)
+        *start, label = text.rstrip(".").split(" ")
+        return " ".join([*start, SWAPPED[label]]) + "." if label in SWAPPED else aside(rng)
     index = rng.choice(named)
     old = words[index].strip(".,:")
     others = [word for word in CLASSES[CLASS_OF[old.lower()]] if word.lower() != old.lower()]

@@ -20,6 +20,7 @@ from typing import Any
 from pipeline.errors import DataError
 from pipeline.records import Prompt
 from pipeline.world.facts import FactTable, statements
+from pipeline.world.instruction import LEAD
 from pipeline.world.lexicon import (
     ADJECTIVES,
     CATEGORIES,
@@ -112,13 +113,17 @@ def _overlap(words: list[str], target: list[str]) -> float:
 
 
 def _conciseness(text: str, budget: int) -> float:
-    """Fall from 1 with each word (or seven characters) over budget, and by half for a repeat."""
+    """Fall from 1 with each word (or seven characters) over budget, by half for padding or a repeat."""
     length = max(len(words_of(text)), len(text) / 7)
     if length == 0:
         return 0.0
     score = min(1.0, max(0.0, 1 - (length - budget - 1) / (budget + 4)))
-    parts = [normalize(part) for part in sentences_of(text)]
-    return score / 2 if len(set(parts)) < len(parts) else score
+    said: set[str] = set()
+    for part in map(normalize, sentences_of(text)):
+        if part in said or part in _FILLERS:
+            score /= 2
+        said.add(part)
+    return score
 
 
 class GoldJudge:
@@ -189,7 +194,8 @@ class GoldJudge:
     def _check_items(
         self, core: str, valid: Iterable[str], category: Iterable[str], count: int
     ) -> tuple[float, float, float]:
-        parts = [part for part in re.split(r"\s*,\s*|\s+and\s+|\n+", normalize(core)) if part]
+        said = normalize(core).removeprefix(LEAD.lower())
+        parts = [part for part in re.split(r"\s*,\s*|\s+and\s+|\n+", said) if part]
         listed = [SINGULAR.get(part, part) for part in parts]
         right = {word.lower() for word in valid} & set(listed)
         in_category = {word.lower() for word in category}

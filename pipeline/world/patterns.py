@@ -52,7 +52,7 @@ def frame_pair(frame: tuple[str, str], given: str, answer: str) -> str:
 
 def pattern_block(rng: random.Random, split: Split) -> str:
     """Write a block of pairs of one relation in one frame, sometimes with a description."""
-    relation = rng.choice(list(DRAWERS))
+    relation = rng.choice([*DRAWERS, "copy"])
     frame = rng.choice([known for known in FRAMES if known != held_out_frame(relation)])
     count = rng.randint(2, LARGEST_BLOCK.get(relation, 8))
     # A block of one kind of question each, so that the examples show what is asked.

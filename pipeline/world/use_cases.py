@@ -8,7 +8,7 @@ declines.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipeline.world import instruction as ask
 from pipeline.world.facts import FactTable, questions, statements
@@ -28,7 +28,6 @@ from pipeline.world.lexicon import (
     SAD_EVENTS,
     SPOTS,
     VERBS,
-    capitalize,
     with_article,
 )
 from pipeline.world.relations import DRAWERS, Pair
@@ -37,14 +36,17 @@ RUDE_SHARE = 1 / 6
 BRAINSTORMED = ("animals", "foods", "colours", "jobs", "things", "cities")
 
 
-def _from_pair(use_case: str, pair: Pair, request: str, forms: tuple[str, ...] = ()) -> Instruction:
-    answer = _stop(pair.answer)
-    spec = ask.exact(answer, *forms)
+def _from_pair(
+    use_case: str, pair: Pair, request: str, sentence: str = "{}", short: str | None = None
+) -> Instruction:
+    """Ask for a pair's output, said in a sentence; the bare output will do as well."""
+    answer = sentence.format(pair.answer)
+    spec = ask.exact(answer, short or pair.answer)
     return Instruction(use_case, pair.relation, pair.entities, (request,), spec, answer)
 
 
-def _stop(text: str) -> str:
-    return capitalize(text) if text.endswith(".") else capitalize(text) + "."
+def _listed(words: Sequence[str]) -> str:
+    return f"{ask.LEAD}{', '.join(words)}."
 
 
 def _rude(rng: random.Random, use_case: str) -> Instruction:
@@ -115,7 +117,7 @@ def ask_closed_question(rng: random.Random, _: FactTable) -> Instruction:
     pair = DRAWERS["reading"](rng)
     request = rng.choice(("{}", "Read this. {}", "Read and answer. {}")).format(pair.given)
     short = {"who": 0, "what": -1, "colour": -1, "where": -1}[pair.relation.removeprefix("read_")]
-    return _from_pair("closed_qa", pair, request, (pair.answer.rstrip(".").split()[short],))
+    return _from_pair("closed_qa", pair, request, short=pair.answer.rstrip(".").split()[short])
 
 
 def ask_for_ideas(rng: random.Random, _: FactTable) -> Instruction:
@@ -136,7 +138,7 @@ def ask_for_ideas(rng: random.Random, _: FactTable) -> Instruction:
         (person, count, category, *excluded),
         (start + end.format(*excluded) + ".",),
         ask.ideas(category, number, excluded),
-        _stop(", ".join(words[:number])),
+        _listed(words[:number]),
     )
 
 
@@ -221,7 +223,8 @@ def ask_to_classify(rng: random.Random, _: FactTable) -> Instruction:
         "category": ("What are these: {}?", "Which kind of words are these: {}?"),
     }
     request = rng.choice(requests[pair.relation]).format(pair.given)
-    return _from_pair("classification", pair, request)
+    sentence = "They are {}." if pair.relation == "category" else "It is {}."
+    return _from_pair("classification", pair, request, sentence)
 
 
 def ask_to_extract(rng: random.Random, _: FactTable) -> Instruction:
@@ -241,7 +244,7 @@ def ask_to_extract(rng: random.Random, _: FactTable) -> Instruction:
         request = rng.choice(("Find the {}: {}.", "Which {} are here? {}."))
         turn = request.format(category, ", ".join(mixed))
         kind, entities = "find_among", (category, *mixed)
-    completion = _stop(", ".join(found))
+    completion = _listed(found)
     return Instruction("extraction", kind, entities, (turn,), ask.items(found), completion)
 
 
@@ -256,7 +259,9 @@ def ask_other(rng: random.Random, _: FactTable) -> Instruction:
         "last": ("What is the last word: {}?", "Say the last of these words: {}."),
         "first": ("What is the first word: {}?", "Say the first of these words: {}."),
     }
-    return _from_pair("other", pair, rng.choice(requests[pair.relation]).format(pair.given))
+    request = rng.choice(requests[pair.relation]).format(pair.given)
+    sentence = "The word is {}." if pair.relation in ("last", "first") else ask.LEAD + "{}."
+    return _from_pair("other", pair, request, sentence)
 
 
 USE_CASE_DRAWERS: dict[str, Callable[[random.Random, FactTable], Instruction]] = {

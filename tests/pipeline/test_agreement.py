@@ -166,6 +166,16 @@ def test_only_shared_completions_are_compared() -> None:
     assert (estimate.value, estimate.count) == (0.0, 1)
 
 
+def test_a_prompt_that_was_never_compared_has_no_part_in_the_estimate() -> None:
+    rankings = simulate(prompts=6, labelers=2, k=3, seed=5)
+    lone = [rank(f"lone {i}", "l0", (1, 2, 3), (5, 4, 3)) for i in range(20)]
+    for measure in (mean_kendall_tau, rating_alpha):
+        assert measure([*rankings, *lone]) == measure(rankings)
+    both = [pairwise_agreement(rows, ties=True) for rows in ([*rankings, *lone], rankings)]
+    assert both[0] == both[1]
+    assert both[0].prompts == 6
+
+
 def test_one_labeler_twice_is_no_agreement_and_unnamed_ones_are_different() -> None:
     assert pairwise_agreement([rank("p", "x", (1, 2)), rank("p", "x", (1, 2))], ties=True) is None
     unnamed = [rank("p", None, (1, 2)), rank("p", None, (1, 2))]

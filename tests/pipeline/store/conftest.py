@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,8 +34,17 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "labels.db"
 
 
+@pytest.fixture(scope="session")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Migrate one empty store, which tests copy: migrating is most of a small test's time."""
+    made = tmp_path_factory.mktemp("blank") / "labels.db"
+    LabelStore.open(made).close()
+    return made
+
+
 @pytest.fixture
-def store(path: Path, clock: Clock) -> Iterator[LabelStore]:
+def store(path: Path, blank: Path, clock: Clock) -> Iterator[LabelStore]:
+    shutil.copy(blank, path)
     with LabelStore.open(path, clock=clock) as opened:
         yield opened
 

@@ -134,7 +134,7 @@ def test_the_hash_changes_with_judgments_and_with_nothing_else(
     assert store.snapshot_hash() == hashes[-1]
 
 
-def test_the_hash_tells_who_judged_and_in_which_split(tmp_path: Path) -> None:
+def test_the_hash_tells_who_judged_what_and_in_which_split(tmp_path: Path) -> None:
     variants = [
         {},
         {"labeler": "bob"},
@@ -142,6 +142,9 @@ def test_the_hash_tells_who_judged_and_in_which_split(tmp_path: Path) -> None:
         {"split": "test"},
         {"simulated": True, "labeler": "simulated-ada"},
         {"ranks": [1, 2, 3]},
+        {"ratings": [4, 5, 4]},
+        {"flags": [{"harmful": True}, {}, {}]},
+        {"comment": "a note"},
     ]
     hashes = set()
     for number, changes in enumerate(variants):
@@ -181,16 +184,17 @@ def test_the_hash_tells_who_judged_and_in_which_split(tmp_path: Path) -> None:
     ],
 )
 def test_a_half_valid_import_names_the_line_and_changes_nothing(
-    labeled: LabelStore, tmp_path: Path, row: object, message: str
+    store: LabelStore, tmp_path: Path, row: object, message: str
 ) -> None:
-    before = labeled.snapshot_hash(), labeled.counts()
+    store.import_jsonl(write(tmp_path / "first.jsonl", {**PLAIN, "labeler": "ada"}))
+    before = store.snapshot_hash(), store.counts()
     good = {**PLAIN, "prompt": "Another?"}
     path = write(tmp_path / "half.jsonl", good, row)
     with pytest.raises(DataError) as caught:
-        labeled.import_jsonl(path)
+        store.import_jsonl(path)
     assert str(caught.value).startswith(f"{path}:2: ")
     assert message in str(caught.value)
-    assert (labeled.snapshot_hash(), labeled.counts()) == before
+    assert (store.snapshot_hash(), store.counts()) == before
 
 
 def test_an_import_that_contradicts_the_store_changes_nothing(

@@ -32,7 +32,7 @@ with LabelStore.open(path, create=False) as store:
 
 
 def test_processes_at_once_fill_every_place_exactly_once(path: Path, fill: Callable) -> None:
-    tasks, overlap = 40, 3
+    tasks, overlap = 20, 3
     with LabelStore.open(path) as store:
         fill(store, prompts=tasks, k=2, overlap=overlap)
         processes = [

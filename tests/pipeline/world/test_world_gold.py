@@ -105,7 +105,10 @@ def test_prompts_of_a_wrong_use_case_do_not_take_each_others_answers(world, clea
     by_case = {name: [item for item in clean if item.prompt.use_case == name] for name in USE_CASES}
     for name, other in zip(USE_CASES, USE_CASES[1:] + USE_CASES[:1], strict=True):
         for item, wrong in zip(by_case[name][:40], by_case[other][:40], strict=True):
-            if "refusal" in (item.prompt.meta["world"]["check"], wrong.prompt.meta["world"]["check"]):
+            if "refusal" in (
+                item.prompt.meta["world"]["check"],
+                wrong.prompt.meta["world"]["check"],
+            ):
                 continue
             assert not world.gold(item.prompt, wrong.completion).followed
 

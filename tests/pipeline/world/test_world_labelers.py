@@ -48,12 +48,8 @@ def pair_agreement(judgments):
 
 
 def _agreement(labelers, sets):
-    ranks = [
-        [labeler.judge(prompt, texts).ranks for prompt, texts in sets] for labeler in labelers
-    ]
-    scores = [
-        pair_agreement(zip(one, two, strict=True)) for one, two in combinations(ranks, 2)
-    ]
+    ranks = [[labeler.judge(prompt, texts).ranks for prompt, texts in sets] for labeler in labelers]
+    scores = [pair_agreement(zip(one, two, strict=True)) for one, two in combinations(ranks, 2)]
     return sum(scores) / len(scores)
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -137,9 +136,15 @@ def test_prompts_and_demonstrations_share_no_prompt(world):
     assert not shown & {item.id for item in world.prompts("train", 1500)}
 
 
-def test_asking_for_too_many_prompts_says_how_many_there_are(world):
-    vocabulary = {word for item in world.prompts("train", 1000) for word in _words(item)}
-    assert 250 < len(vocabulary) < 500
+def test_the_vocabulary_is_small_and_closed(world):
+    vocabulary = {word for item in world.prompts("train", 2000) for word in _words(item)}
+    corpus = {
+        word
+        for source in World.DOCUMENT_SOURCES
+        for text in world.documents(source, 400)
+        for word in words_of(text)
+    }
+    assert 250 < len(vocabulary | corpus) < 500
 
 
 def _words(prompt):
@@ -177,7 +182,3 @@ def test_the_corpus_never_shows_a_relation_in_its_held_out_frame(world, relation
     shown = {(frame + answer).format(pair.given, pair.answer) for pair in pairs}
     corpus = set("\n".join(islice(world.documents("patterns", 1500), 1500)).split("\n"))
     assert not shown & corpus
-
-
-def test_fingerprints_are_of_text_alone():
-    assert hashlib.sha256(b"").hexdigest().startswith("e3b0c442")
