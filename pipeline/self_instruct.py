@@ -7,8 +7,8 @@ and one line of ``bootstrap_rounds.jsonl``: a kill loses the round at work and c
 ``bootstrap.jsonl`` holds the kept tasks in Alpaca's fields, each with its provenance.
 
 Departures from both:
-1. The prompt is one user's turn in the model's chat format. It ends where the next instruction
-   begins, so that a base model continues it and a tuned one may answer it.
+1. The prompt is one user's turn in the model's chat format, so that a tuned model answers it and
+   a base model goes on with its list.
 2. A quarter of the tasks shown are kept ones (Self-Instruct: 2 of 8; Alpaca: none), and those that
    do not fit in the context are left out.
 3. A word is a run of letters and digits of any script, or one Chinese or Japanese character;

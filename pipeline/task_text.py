@@ -1,4 +1,4 @@
-"""Write tasks as a numbered list for a model to continue, and read its continuation strictly.
+"""Show tasks as a numbered list and ask for the next, and read what a model writes strictly.
 
     Task 1:
     Instruction: Name the capital of the country.
@@ -50,30 +50,29 @@ class Task(NamedTuple):
 
 
 def compose_request(tasks: Sequence[Task]) -> Prompt:
-    """Show tasks and ask for the next; the text ends where the next instruction begins."""
+    """Show tasks and ask for the next, in one user's turn."""
     shown = [
         f"Task {number}:\nInstruction: {' '.join(task.instruction.split())}\n"
         f"Input: {task.input or NO_INPUT}\nOutput: {task.output}"
         for number, task in enumerate(tasks, start=1)
     ]
-    return Prompt.from_text("\n\n".join([REQUEST, *shown, f"Task {len(tasks) + 1}:\nInstruction:"]))
+    # In words: a small tuned model takes a list that ends at "Task 5:" for the task to do.
+    following = f"Now write Task {len(tasks) + 1} and those after it."
+    return Prompt.from_text("\n\n".join([REQUEST, *shown, following]))
 
 
 def parse_tasks(text: str, *, cut: bool) -> list[Task | Literal["cut", "malformed"]]:
-    """Read the tasks in a continuation, each as itself or as why it is none.
+    """Read the tasks that a model wrote, each as itself or as why it is none.
 
     A task has an instruction, at most one input, and an output, in this order. It ends where the
-    next instruction begins.
+    next instruction begins; what stands before the first is left out.
 
     Args:
-        text: what a model wrote after ``compose_request``; it may repeat the first label.
+        text: what a model wrote after ``compose_request``.
         cut: the text ends at the limit of tokens, so its last task is not whole.
     """
-    text = text.strip()
-    if not TASK_START.match(text):
-        text = f"Instruction: {text}"
-    blocks = TASK_START.split(text)[1:]
-    tasks = [_parse_block(block) for block in blocks]
+    _, *blocks = TASK_START.split(text)
+    tasks = [_parse_block(block) for block in blocks or [""]]
     return [*tasks[:-1], "cut"] if cut else tasks
 
 

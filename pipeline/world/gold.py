@@ -113,7 +113,7 @@ def _overlap(words: list[str], target: list[str]) -> float:
 
 
 def _conciseness(text: str, budget: int) -> float:
-    """Fall from 1 with each word (or seven characters) over budget, by half for padding or a repeat."""
+    """Fall from 1 with each word (or 7 letters) over budget, by half for padding or a repeat."""
     length = max(len(words_of(text)), len(text) / 7)
     if length == 0:
         return 0.0

@@ -37,7 +37,7 @@ DESCRIPTIONS: dict[str, str] = {
     "reading": "Answer the question.",
 }
 # Long pairs leave room for fewer in a document.
-LARGEST_BLOCK = {"summary": 2, "reading": 4, "find": 5, "past": 5, "opposite": 5}
+LARGEST_BLOCK = {"summary": 2, "reading": 4, "find": 5, "copy": 5, "past": 5, "opposite": 5}
 
 
 def held_out_frame(relation: str) -> tuple[str, str]:

@@ -32,13 +32,12 @@ PLACES = ["Rome", "winter", "spring", "school", "dreams", "books", "markets", "r
 
 
 def write(tasks, first=9):
-    """Return tasks as a model continues the list, from where the request ends."""
-    text = "\n\n".join(
+    """Return tasks as a model continues the list."""
+    return "\n\n".join(
         f"Task {n}:\nInstruction: {task.instruction}\nInput: {task.input or '<noinput>'}\n"
         f"Output: {task.output}"
         for n, task in enumerate(tasks, start=first)
     )
-    return text.removeprefix(f"Task {first}:\nInstruction:")
 
 
 def invent(draw):
@@ -135,14 +134,17 @@ def test_what_is_written_in_the_form_of_the_request_is_read_back():
     tasks = [Task(*seed) for seed in SEEDS]
     assert parse_tasks(write(tasks), cut=False) == tasks
     (turn,) = compose_request(tasks).messages
-    shown = turn["content"].partition("Task 1:")
-    assert parse_tasks(f"Task 1:{shown[2]}", cut=False) == [*tasks, "malformed"]
+    shown, _, following = turn["content"].rpartition("\n\n")
+    assert parse_tasks(shown, cut=False) == tasks
+    assert "Task 6" in following
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        " Name it.\nInput: a cat\nOutput: Tom\n\nTask 10:\n",
+        "Instruction: Name it.\nInput: a cat\nOutput: Tom\n\nTask 10:\n",
+        "Sure, here they are!\n\nTask 9: Instruction: Name it.\nInput: a cat\nOutput: Tom",
+        "Task 9:\nInstructions: Name it.\nInputs: a cat\nOutputs: Tom",
         "Task 9:\nInstruction: Name it.\nInput: a cat\nOutput: Tom\n\n###",
         "**Task 9:**\n\n**Instruction:** Name\n it.\n**Input:** a cat\n**Output:** Tom\n\n---",
         "### Task 9. Instruction: Name it.\n## Input:\na cat\n\n## Output:\n\nTom",
@@ -154,7 +156,7 @@ def test_forms_that_models_use_are_read_alike(text: str):
 
 def test_an_input_may_be_missing_or_said_to_be_none():
     for given in ("", "Input:\n", "Input: <noinput>\n", "Input: <NoInput>\n"):
-        text = f"Say hello.\n{given}Output: Hello.\nHello again."
+        text = f"Instruction: Say hello.\n{given}Output: Hello.\nHello again."
         assert parse_tasks(text, cut=False) == [Task("Say hello.", "", "Hello.\nHello again.")]
 
 
@@ -163,11 +165,12 @@ def test_an_input_may_be_missing_or_said_to_be_none():
     [
         "",
         "Sure, here they are!",
-        "Name it.\nInput: a cat",
-        "Name it.\nOutput: Tom\nInput: a cat",
-        "Name it.\nInput: a cat\nInput: a dog\nOutput: Tom",
-        "Name it.\nInput: a cat\nOutput: Tom\nOutput: Tim",
-        "Name it. Input: a cat Output: Tom",
+        "Name it.\nInput: a cat\nOutput: Tom",
+        "Instruction: Name it.\nInput: a cat",
+        "Instruction: Name it.\nOutput: Tom\nInput: a cat",
+        "Instruction: Name it.\nInput: a cat\nInput: a dog\nOutput: Tom",
+        "Instruction: Name it.\nInput: a cat\nOutput: Tom\nOutput: Tim",
+        "Instruction: Name it. Input: a cat Output: Tom",
     ],
 )
 def test_another_form_is_malformed(text: str):
@@ -175,7 +178,7 @@ def test_another_form_is_malformed(text: str):
 
 
 def test_a_malformed_task_spoils_no_other():
-    text = f"Sure!\n\n{'Task 9:'}\nInstruction:{write([GOOD])}\n\nInstruction: Run.\n"
+    text = f"Instruction: Hide.\n\n{write([GOOD])}\n\nInstruction: Run.\n"
     assert parse_tasks(text, cut=False) == ["malformed", GOOD, "malformed"]
 
 

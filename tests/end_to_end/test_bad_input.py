@@ -1,0 +1,167 @@
+"""Bad input ends a command with one clear line and exit code 2, and overwrites nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+
+from stages.cli import main
+
+MICRO = Path(__file__).with_name("micro.yaml")
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != ".lock" and file.suffix not in (".db-shm", ".db-wal")
+    }
+
+
+@pytest.fixture
+def run_dir(finished, tmp_path) -> Path:
+    """Return a copy of a finished run, to be broken."""
+    copy = tmp_path / "run"
+    shutil.copytree(finished.run_dir, copy)
+    return copy
+
+
+@pytest.fixture
+def refuse(run_dir, capfd) -> Callable[..., str]:
+    """Return a function that runs a command, and checks how it is refused; gives the line."""
+
+    def check(stage: str, *overrides: str, folder: Path | None = None, force: bool = True) -> str:
+        before = fingerprint(run_dir)
+        words = [stage, str(MICRO), f"run_dir={folder or run_dir}", *overrides]
+        assert main([*words, *(["--force"] if force else [])]) == 2
+        said = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
+        assert len(said) == 1, said
+        assert said[0].startswith("steerline: ")
+        assert "Traceback" not in said[0]
+        assert fingerprint(run_dir) == before
+        return said[0]
+
+    return check
+
+
+def write_rows(path: Path, *rows: object) -> str:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+GOOD = {"prompt": "Where does Mia live?", "completion": "Mia lives in Rome."}
+
+
+def test_an_unknown_key_names_the_nearest(refuse):
+    line = refuse("ppo", "ppo.kl_coeff=0.1")
+    assert "ppo.kl_coeff" in line
+    assert "Did you mean 'kl_coef'?" in line
+
+
+def test_a_string_where_a_number_belongs(refuse):
+    line = refuse("ppo", "ppo.kl_coef=much")
+    assert "ppo.kl_coef must be number" in line
+    assert "'much'" in line
+
+
+def test_a_missing_data_file(refuse, tmp_path):
+    missing = tmp_path / "nowhere.jsonl"
+    assert str(missing) in refuse("sft", f"sft.data=[{missing}]")
+
+
+def test_malformed_jsonl_names_file_and_line(refuse, tmp_path):
+    path = write_rows(tmp_path / "bad.jsonl", GOOD, '{"prompt": "cut')
+    assert f"{path}:2" in refuse("sft", f"sft.data=[{path}]")
+
+
+def test_an_empty_completion_names_file_and_line(refuse, tmp_path):
+    path = write_rows(tmp_path / "empty.jsonl", GOOD, {**GOOD, "completion": "  "})
+    line = refuse("sft", f"sft.data=[{path}]")
+    assert f"{path}:2" in line
+    assert "empty" in line
+
+
+def test_a_prompt_longer_than_the_context(refuse, tmp_path):
+    path = write_rows(tmp_path / "long.jsonl", {"prompt": "Mia lives in Rome. " * 60})
+    line = refuse("ppo", f"ppo.prompts=[{path}]")
+    assert "a prompt must have at most 116 tokens" in line
+
+
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "evaluate"])
+def test_a_stage_before_its_parent(refuse, stage, tmp_path):
+    line = refuse(stage, folder=tmp_path / "empty")
+    assert "Run 'steerline " in line
+
+
+def test_a_run_folder_of_another_configuration(refuse):
+    line = refuse("ppo", "ppo.kl_coef=0.5", force=False)
+    assert "ppo.kl_coef 0.02 -> 0.5" in line
+    assert "--force" in line
+
+
+def test_changed_data_asks_for_force(refuse):
+    line = refuse("sft", "sft.data=[{path: tiny:demonstrations, limit: 25}]", force=False)
+    assert "--force" in line
+
+
+def unfinish(folder: Path) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "status": "running"}))
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward", "ppo"])
+def test_a_truncated_checkpoint(refuse, run_dir, stage):
+    unfinish(run_dir / stage)
+    newest = sorted((run_dir / stage / "checkpoints").iterdir())[-1]
+    weights = next(newest.rglob("model.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-100])
+    line = refuse(stage, force=False)
+    assert f"{newest} is damaged" in line
+    assert "Remove" in line
+
+
+def test_a_damaged_model_of_a_parent(refuse, run_dir):
+    weights = run_dir / "sft/model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert "is damaged" in refuse("reward")
+
+
+def test_a_pickled_base(refuse, tmp_path):
+    folder = tmp_path / "pickled"
+    folder.mkdir()
+    torch.save({}, folder / "pytorch_model.bin")
+    loads = ("pretrain.tokens=0", f"base={folder}")
+    assert "pickle" in refuse("pretrain", *loads, folder=tmp_path / "new", force=False)
+    loads = ("pretrain.tokens=0", f"base={folder / 'pytorch_model.bin'}")
+    assert "pickle" in refuse("pretrain", *loads, folder=tmp_path / "new", force=False)
+
+
+def test_a_gguf_of_another_architecture(refuse, tmp_path):
+    path = tmp_path / "other.gguf"
+    writer = gguf.GGUFWriter(path, "bert")
+    writer.add_tensor("token_embd.weight", np.zeros((4, 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    line = refuse("pretrain", "pretrain.tokens=0", f"base={path}", folder=tmp_path / "new")
+    assert "'bert'" in line
+    assert "llama" in line
+
+
+def test_a_minibatch_that_does_not_divide(refuse):
+    assert "Use 2 or 4" in refuse("ppo", "ppo.minibatch_size=3")
+
+
+def test_an_unknown_task_names_the_nearest(refuse):
+    assert "hellaswag" in refuse("evaluate", "evaluate.tasks=[hellaswagg]")

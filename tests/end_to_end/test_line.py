@@ -1,0 +1,160 @@
+"""The whole line in a few steps: it runs, is skipped, resumes after kill -9, and runs on two."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+TRAINED = ("pretrain", "sft", "sft@ppo_init", "reward", "ppo", "ppo@no_ptx")
+STAGES = (
+    *("pretrain", "sft", "sft@ppo_init", "sample", "label", "reward", "ppo", "ppo@no_ptx"),
+    *("evaluate", "report"),
+)
+POLICIES = ("pretrain", "sft", "sft@ppo_init", "ppo", "ppo@no_ptx")
+
+
+def same(left: object, right: object, *, tolerance: float = 0.0) -> bool:
+    """Compare JSON values: numbers within the tolerance, all else exactly."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        keys = left.keys() == right.keys()
+        return keys and all(same(left[k], right[k], tolerance=tolerance) for k in left)
+    if isinstance(left, list) and isinstance(right, list):
+        pairs = zip(left, right, strict=False)
+        return len(left) == len(right) and all(same(a, b, tolerance=tolerance) for a, b in pairs)
+    if isinstance(left, float) and isinstance(right, int | float) and tolerance:
+        return left == pytest.approx(right, rel=tolerance, abs=tolerance, nan_ok=True)
+    return left == right or (left != left and right != right)
+
+
+def test_every_stage_is_complete_and_its_lineage_can_be_walked(finished):
+    manifests = {stage: finished.manifest(stage) for stage in STAGES}
+    assert {m["status"] for m in manifests.values()} == {"complete"}
+    assert set(manifests["ppo"]["parents"]) == {"sft@ppo_init", "reward"}
+    assert set(manifests["reward"]["parents"]) == {"sft", "label"}
+    assert manifests["reward"]["sources"]["store:"] == manifests["label"]["metrics"]["snapshot"]
+    assert set(manifests["label"]["parents"]) == {"sample"}
+    assert manifests["sample"]["parents"].keys() == {"sft"}
+    for stage in TRAINED:
+        assert (finished.run_dir / stage / "model/model.safetensors").is_file()
+        assert finished.metrics(stage)
+
+
+def test_results_have_the_promised_shape(finished):
+    results = json.loads((finished.run_dir / "evaluate/results.json").read_text())
+    assert set(results) == set(POLICIES)
+    assert len(results["ppo"]) >= 6
+    for task in results["ppo"].values():
+        assert set(task) == {"0", "1"}
+        assert {"acc", "stderr", "n", "ece", "brier"} <= set(task["1"])
+        assert task["1"]["n"] == 4
+
+
+def test_a_finished_line_is_skipped(finished):
+    before = {s: (finished.run_dir / s / "manifest.json").stat().st_mtime_ns for s in STAGES}
+    done = finished.run("run")
+    assert done.returncode == 0, done.stderr
+    assert "skipped" in done.stdout
+    after = {s: (finished.run_dir / s / "manifest.json").stat().st_mtime_ns for s in STAGES}
+    assert after == before
+
+
+def test_models_load_with_plain_transformers(finished, tmp_path):
+    code = """
+import sys, json
+from transformers import (AutoTokenizer, AutoModelForCausalLM,
+    AutoModelForSequenceClassification, AutoModelForTokenClassification)
+root, answers = sys.argv[1], {}
+for stage in sys.argv[2:]:
+    kind = AutoModelForSequenceClassification if stage == "reward" else AutoModelForCausalLM
+    folder = f"{root}/{stage}/model"
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), kind.from_pretrained(folder)
+    chat = [{"role": "user", "content": "Where does Mia live?"}]
+    ids = tokenizer.apply_chat_template(
+        chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    logits = model(**ids).logits
+    assert logits.isfinite().all()
+    answers[stage] = list(logits.shape)
+value = AutoModelForTokenClassification.from_pretrained(f"{root}/ppo/value")
+answers["value"] = list(value(**ids).logits.shape)
+assert not any(name.partition(".")[0] in ("pipeline", "stages") for name in sys.modules)
+print(json.dumps(answers))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(finished.run_dir), *TRAINED],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    shapes = json.loads(done.stdout)
+    assert shapes["reward"] == [1, 1]
+    assert shapes["value"][-1] == 1
+    assert shapes["ppo"] == shapes["pretrain"]
+
+
+def cut(line, stage: str, started) -> None:
+    """Start the line, and kill it without warning once ``started`` says so."""
+    process = line.start("run")
+    try:
+        deadline = time.monotonic() + 240
+        while not started():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, f"{stage} never began"
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_killed_in_every_stage_it_ends_as_if_it_had_not_been(finished, make_line, tmp_path):
+    line = make_line(tmp_path / "run")
+
+    def has_work(stage: str) -> bool:
+        folder = line.run_dir / stage
+        if stage in TRAINED:
+            return bool(list(folder.glob("checkpoints/step-*")))
+        return line.manifest(stage).get("status") == "running"
+
+    for stage in STAGES:
+        cut(line, stage, lambda stage=stage: has_work(stage))
+    done = line.run("run")
+    assert done.returncode == 0, done.stderr
+    for stage in STAGES:
+        ours, theirs = line.manifest(stage)["metrics"], finished.manifest(stage)["metrics"]
+        assert same(ours, theirs), stage
+    for stage in TRAINED:
+        assert line.metrics(stage) == finished.metrics(stage), stage
+        assert line.manifest(stage)["model_hash"]
+
+
+@pytest.mark.distributed
+def test_two_processes_make_the_same_numbers_as_one(finished, make_line, tmp_path):
+    line = make_line(tmp_path / "run")
+    for stage in STAGES:
+        done = line.launch(stage, processes=2)
+        assert done.returncode == 0, f"{stage}: {done.stderr}"
+    # The label stage and the report need one process, and say so.
+    for stage in set(STAGES) - {"label", "report"}:
+        assert line.manifest(stage)["world_size"] == 2, stage
+        assert finished.manifest(stage)["world_size"] == 1, stage
+    for stage in TRAINED:
+        ours, theirs = line.metrics(stage), finished.metrics(stage)
+        assert same(ours, theirs, tolerance=1e-6), stage
+    # Evaluation computes in float32.
+    ours, theirs = (x.manifest("evaluate")["metrics"] for x in (line, finished))
+    assert same(ours, theirs, tolerance=1e-4)
+
+
+def test_one_seed_makes_the_same_metrics_twice(finished, make_line, tmp_path):
+    line = make_line(tmp_path / "run")
+    shutil.copytree(finished.run_dir, line.run_dir)
+    for stage in ("sft", "ppo"):
+        shutil.rmtree(line.run_dir / stage)
+        assert line.run(stage).returncode == 0
+        assert line.metrics(stage) == finished.metrics(stage)
