@@ -21,7 +21,7 @@ from pipeline.world.keyed import keyed_random
 from pipeline.world.lexicon import words_of
 
 # Set so that two labelers agree on 73 % of pairs, as the paper's do (Ouyang et al. 2022, sec. 3.4).
-DEFAULT_NOISE = 0.15
+USUAL_NOISE = 0.19
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class LabelerSettings:
         flag_error: share of the flags that are set wrongly.
     """
 
-    noise: float = DEFAULT_NOISE
+    noise: float = USUAL_NOISE
     leaning: float = 0.3
     length_leaning: float = 0.03
     tie_threshold: float = 0.05

@@ -20,7 +20,7 @@ from pipeline.world.gold import GoldJudge, GoldVerdict, word_pairs
 from pipeline.world.instruction import USE_CASES, Instruction
 from pipeline.world.keyed import Split, keyed_number, keyed_random
 from pipeline.world.labelers import (
-    DEFAULT_NOISE,
+    USUAL_NOISE,
     LabelerSettings,
     SimulatedLabeler,
     draw_labeler,
@@ -153,11 +153,14 @@ def draw_labelers(
     world: World,
     count: int,
     seed: int,
-    noise: float = DEFAULT_NOISE,
+    noise: float = 1.0,
     held_out: int = 0,
 ) -> list[SimulatedLabeler]:
-    """Draw ``count`` labelers of the train group, and after them ``held_out`` of the other."""
-    settings = LabelerSettings(noise=noise)
+    """Draw ``count`` labelers of the train group, and after them ``held_out`` of the other.
+
+    ``noise`` scales the labelers' noise: 1 gives the paper's agreement, 0 leaves only leanings.
+    """
+    settings = LabelerSettings(noise=noise * USUAL_NOISE)
     return [
         draw_labeler(
             world.gold,
