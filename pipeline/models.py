@@ -26,6 +26,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from pipeline.artifacts import hash_file
 from pipeline.config.pretrain import ModelSection
@@ -195,13 +196,19 @@ def new_reward_model(
     The head's weights are drawn from N(0, 1/sqrt(hidden_size + 1)) (N details, 8).
     """
     refuse_pickle(path)
-    model = _from_pretrained(
-        AutoModelForSequenceClassification,
-        path,
-        dtype,
-        num_labels=1,
-        pad_token_id=formatter.pad_id,
-    )
+    verbosity = logging.get_verbosity()
+    # A policy has no head for scores: transformers would warn that it is new.
+    logging.set_verbosity_error()
+    try:
+        model = _from_pretrained(
+            AutoModelForSequenceClassification,
+            path,
+            dtype,
+            num_labels=1,
+            pad_token_id=formatter.pad_id,
+        )
+    finally:
+        logging.set_verbosity(verbosity)
     generator = torch.Generator().manual_seed(seed)
     weight = model.score.weight
     head = torch.randn(weight.shape, generator=generator, dtype=torch.float64)

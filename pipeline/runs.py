@@ -36,9 +36,11 @@ from pipeline.artifacts import (
     write_text,
 )
 from pipeline.config.run import RunConfig
-from pipeline.errors import RunError
+from pipeline.errors import RunError, SteerlineError
 
 ResultT = TypeVar("ResultT")
+PREVIOUS = ".previous"
+KEPT = (".lock", PREVIOUS)
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "lm_eval")
 
 
@@ -269,8 +271,9 @@ def open_stage(
         sources: data source to hash.
         crew: the processes at work; one alone by default.
         force: overwrite a folder whose inputs changed.
-        grows: the stage gains parents over time (an evaluation): new ones need no force, and
-            what it logged about the others stays.
+        grows: the stage looks at whatever parents there are (an evaluation) and knows by their
+            models' hashes what it did before: new and changed parents need no force, and what it
+            logged stays.
 
     Raises:
         RunError: if a parent is not complete, another process is at work in the folder, its
@@ -296,7 +299,11 @@ def open_stage(
             if crew.rank == 0 and run.manifest.status != "complete":
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 dataclasses.replace(run.manifest, status="failed", error=reason).write(folder)
+                if isinstance(error, SteerlineError) and not list_checkpoints(folder):
+                    _bring_back(folder)
             raise
+        if crew.rank == 0:
+            shutil.rmtree(folder / PREVIOUS, ignore_errors=True)
 
 
 class _Decision(NamedTuple):
@@ -332,7 +339,7 @@ def _describe(
 def _decide(config: RunConfig, wanted: Manifest, *, force: bool, grows: bool) -> _Decision:
     folder = config.run_dir / wanted.stage
     if force:
-        _empty(folder)
+        _set_aside(folder)
     found = Manifest.read(folder)
     if found is None and list_checkpoints(folder):
         raise RunError(
@@ -350,7 +357,7 @@ def _decide(config: RunConfig, wanted: Manifest, *, force: bool, grows: bool) ->
         if complete and dict(found.parents) == dict(wanted.parents):
             return _Decision(found, skip=True, resume_step=0)
         if changed:
-            _empty(folder)
+            _set_aside(folder)
     step = _latest_checkpoint(folder, wanted.stage)
     if found is not None and step:
         wanted = dataclasses.replace(wanted, started=found.started, seconds=found.seconds)
@@ -364,13 +371,11 @@ def changes(config: RunConfig, found: Manifest, wanted: Manifest, *, grows: bool
     said: list[str] = []
     if found.config_hash != wanted.config_hash:
         said.append(_config_change(config, found.stage))
-    for kind, old, new in (
-        ("stage", found.parents, wanted.parents),
-        ("data", found.sources, wanted.sources),
-    ):
+    parents = ("stage", {}, {}) if grows else ("stage", found.parents, wanted.parents)
+    for kind, old, new in (parents, ("data", found.sources, wanted.sources)):
         for key in sorted({*old, *new}):
             missing = key not in old
-            if old.get(key) != new.get(key) and not (grows and missing) and key in new:
+            if old.get(key) != new.get(key) and key in new:
                 said.append(f"{kind} {key} {'is new' if missing else 'has changed'}")
             elif key not in new and kind == "stage":
                 said.append(f"stage {key} is gone")
@@ -464,12 +469,29 @@ def _holds_work(folder: Path, manifest: Manifest) -> bool:
     return manifest.status == "complete" or bool(list_checkpoints(folder))
 
 
-def _empty(folder: Path) -> None:
+def _set_aside(folder: Path) -> None:
+    """Clear a folder, and keep what was in it until its successor stands on its own."""
+    previous = folder / PREVIOUS
+    if not any(entry.name not in KEPT for entry in folder.iterdir()):
+        return
+    shutil.rmtree(previous, ignore_errors=True)
+    previous.mkdir()
     for entry in folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != ".lock":
-            entry.unlink()
+        if entry.name not in KEPT:
+            entry.rename(previous / entry.name)
+
+
+def _bring_back(folder: Path) -> None:
+    """Undo ``_set_aside``: bad input must not cost a finished stage."""
+    previous = folder / PREVIOUS
+    if not previous.is_dir():
+        return
+    for entry in folder.iterdir():
+        if entry.name not in KEPT:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for entry in previous.iterdir():
+        entry.rename(folder / entry.name)
+    previous.rmdir()
 
 
 @contextlib.contextmanager

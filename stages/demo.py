@@ -6,7 +6,6 @@ last line one JSON object with the figures that the line is judged by; rates are
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from pipeline.config.run import RunConfig, load_config
 from pipeline.runs import Manifest
 from stages import status
 from stages.cli import run_line
-from stages.entry import add_run_arguments, run_command
+from stages.entry import Parser, add_run_arguments, run_command
 
 MODELS = {"base": "pretrain", "sft": "sft", "ppo": "ppo", "ppo@no_ptx": "ppo@no_ptx"}
 FIGURES = ("instruction_following", "fewshot", "perplexity")
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo as a command."""
 
     def work() -> None:
-        parser = argparse.ArgumentParser(prog="python -m stages.demo", description=__doc__)
+        parser = Parser("python -m stages.demo", "Run a configuration end to end and sum it up.")
         add_run_arguments(parser)
         given = parser.parse_intermixed_args(argv)
         config = load_config(given.config, given.overrides)

@@ -19,7 +19,17 @@ LAYERS = (
     {"masked", "advantages", "losses", "ranking_loss", "ranking_accuracy"}
     | {"agreement", "calibration", "baselines", "bootstrap", "statistics", "distributed"},
     {"tokenizer", "formatting", "models", "data", "ranking_data", "world", "cursors", "cards"},
-    {"decoding", "sampling", "rollout", "judges", "labeling", "collecting", "self_instruct", "task_screen", "task_text"},
+    {
+        "decoding",
+        "sampling",
+        "rollout",
+        "judges",
+        "labeling",
+        "collecting",
+        "self_instruct",
+        "task_screen",
+        "task_text",
+    },
     {"optimizing", "checkpointing", "pretraining", "sft", "reward", "ppo"},
     {"evaluation", "report"},
 )

@@ -13,7 +13,7 @@ import pytest
 
 from pipeline.artifacts import partial_path
 from pipeline.config.run import RunConfig, resolve
-from pipeline.errors import RunError
+from pipeline.errors import DataError, RunError
 from pipeline.runs import (
     Manifest,
     StageRun,
@@ -370,15 +370,50 @@ def test_a_stage_that_grows_takes_new_parents_without_force_and_keeps_its_files(
         assert run.skip
 
 
-def test_a_stage_that_grows_still_refuses_a_changed_parent(config: RunConfig):
+def test_a_stage_that_grows_takes_a_changed_parent_without_force(config: RunConfig):
     complete(config, "sft")
     complete(config, "evaluate", parents=["sft"], grows=True)
+    (config.run_dir / "evaluate/kept.json").write_text("{}")
     complete(config, "sft", force=True)
-    with (
-        pytest.raises(RunError, match="stage sft has changed"),
-        open_stage(config, "evaluate", parents=["sft"], grows=True),
-    ):
-        pytest.fail("the stage was opened")
+    with open_stage(config, "evaluate", parents=["sft"], grows=True) as run:
+        assert not run.skip
+        assert (run.folder / "kept.json").is_file()
+
+
+def fail_after_force(config: RunConfig, message: str, *, checkpoint: bool):
+    with open_stage(config, "sft", force=True) as run:
+        assert not (run.folder / "result.txt").exists()
+        if checkpoint:
+            with run.checkpoint(1, keep=1) as folder:
+                (folder / "weights").write_text("new")
+        raise DataError(message)
+
+
+def test_bad_input_after_force_brings_the_finished_stage_back(config: RunConfig):
+    complete(config, "sft")
+    (config.run_dir / "sft/result.txt").write_text("dear")
+    before = (config.run_dir / "sft/manifest.json").read_bytes()
+    with pytest.raises(DataError, match="malformed"):
+        fail_after_force(config, "malformed", checkpoint=False)
+    assert (config.run_dir / "sft/result.txt").read_text() == "dear"
+    assert (config.run_dir / "sft/manifest.json").read_bytes() == before
+    with open_stage(config, "sft") as run:
+        assert run.skip
+
+
+def test_once_there_is_a_checkpoint_the_forced_stage_stands_on_its_own(config: RunConfig):
+    complete(config, "sft")
+    with pytest.raises(DataError, match="late"):
+        fail_after_force(config, "late", checkpoint=True)
+    assert Manifest.read(config.run_dir / "sft").status == "failed"
+    with open_stage(config, "sft") as run:
+        assert run.resume_step == 1
+
+
+def test_what_was_set_aside_goes_when_the_successor_is_complete(config: RunConfig):
+    complete(config, "sft")
+    complete(config, "sft", force=True)
+    assert not (config.run_dir / "sft/.previous").exists()
 
 
 @contextlib.contextmanager
