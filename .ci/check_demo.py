@@ -1,4 +1,7 @@
-"""Fail when the demo's figures miss the bars of one seed, which stand in ``bars.json``."""
+"""Fail when the demo's figures miss the bars of one seed, which stand in ``bars.json``.
+
+``check_demo.py [--report-only] LOG``: with the flag a missed bar is told and does not fail.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from pathlib import Path
 def main() -> int:
     """Compare the last line of the demo's output with the bars; return an exit code."""
     bars = json.loads(Path(__file__).with_name("bars.json").read_text(encoding="utf-8"))
-    lines = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
+    report_only = "--report-only" in sys.argv
+    lines = Path(sys.argv[-1]).read_text(encoding="utf-8").splitlines()
     figures = json.loads(lines[-1])
     base, sft = (figures[stage]["instruction_following"] for stage in ("base", "sft"))
     measured = {
@@ -22,7 +26,7 @@ def main() -> int:
     for name, value in measured.items():
         verdict = "missed" if name in missed else "met"
         sys.stdout.write(f"{name}: {value:.3f}, bar {bars[name]:.2f}: {verdict}\n")
-    return 1 if missed else 0
+    return 1 if missed and not report_only else 0
 
 
 if __name__ == "__main__":

@@ -28,6 +28,12 @@ def use_cpu() -> bool:
     return not torch.accelerator.is_available() or os.environ.get("ACCELERATE_USE_CPU") == "true"
 
 
+def leave() -> None:
+    """Part from the other processes in order: a group left open may abort at Python's exit."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 class Workers:
     """Hold the processes of a stage, and this one's place among them.
 

@@ -177,3 +177,7 @@ COMMANDS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "status": ("Show what is done, what was cut and what is stale.", _status_command),
     "labels": ("Export or import judgments, or measure the labelers' agreement.", _labels_command),
 }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from typing import NoReturn, Protocol
 from pipeline.config.run import RunConfig, load_config, stage_of
 from pipeline.config.schema import Section
 from pipeline.errors import ConfigError, SteerlineError
+from pipeline.runs import Alone, Crew
 from stages.fields import WIDTH, describe_stage
 
 NO_TELEMETRY = {
@@ -112,6 +114,17 @@ def run_stage_module(stage: str, run: StageFunction, argv: Sequence[str] | None 
     return run_command(work)
 
 
+def join_crew() -> Crew:
+    """Return the crew of a stage that computes nothing: alone, or those that were launched with it.
+
+    Torch is loaded only where there are others to wait for.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Alone()
+    workers: Crew = importlib.import_module("pipeline.distributed").Workers()
+    return workers
+
+
 def run_command(work: Callable[[], None]) -> int:
     """Do a command's work in a prepared process and return its exit code.
 
@@ -122,6 +135,7 @@ def run_command(work: Callable[[], None]) -> int:
     prepare_process()
     try:
         work()
+        _leave_crew()
     except SteerlineError as error:
         _say(" ".join(str(error).splitlines()))
         return 2
@@ -129,6 +143,12 @@ def run_command(work: Callable[[], None]) -> int:
         _say("interrupted. Run the same command again to go on.")
         return 130
     return 0
+
+
+def _leave_crew() -> None:
+    joined = sys.modules.get("pipeline.distributed")
+    if joined is not None:
+        joined.leave()
 
 
 def _say(line: str) -> None:

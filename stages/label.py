@@ -15,7 +15,7 @@ from pipeline.labeling import gold_accuracy, import_rankings, open_store, simula
 from pipeline.runs import open_stage
 from pipeline.store import LabelStore
 from pipeline.world import World
-from stages.entry import run_stage_module
+from stages.entry import join_crew, run_stage_module
 
 
 def run(config: RunConfig, name: str, *, force: bool = False) -> None:
@@ -26,31 +26,41 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
     """
     section = config.section(name, LabelSection)
     sampled = bool(config.section("sample", SampleSection).prompts)
+    crew = join_crew()
     with open_stage(
         config,
         name,
         parents=["sample"] if sampled else [],
         sources=hash_sources(section.imports, config.seed),
+        crew=crew,
         force=force,
     ) as stage:
-        if stage.skip:
-            return
-        with open_store(config) as store:
-            imported = import_rankings(store, section.imports, config)
-            if section.simulated:
-                simulate(store, World(config.seed), section, config.seed)
-            else:
-                store.create_ranking_tasks(section.overlap, "train")
-                store.create_ranking_tasks(section.validation_overlap, "validation")
-            counts = store.counts()
-            if counts["judgments_human"] + counts["judgments_simulated"] == 0:
-                raise RunError(
-                    f"The label store has {counts['tasks']} tasks and no judgment yet. "
-                    "Let people label them, list label.imports, or set label.simulated."
-                )
-            figures = _measure(store, section, config.seed)
-            snapshot = store.snapshot_hash()
-        stage.finish({**counts, "imported": imported, "snapshot": snapshot, **figures})
+        if not stage.skip:
+            stage.finish(crew.on_main(lambda: _gather(config, section)))
+
+
+def _gather(config: RunConfig, section: LabelSection) -> dict[str, Any]:
+    """Fill the store, and return what it holds and how far its labelers agree."""
+    with open_store(config) as store:
+        imported = import_rankings(store, section.imports, config)
+        if section.simulated:
+            simulate(store, World(config.seed), section, config.seed)
+        else:
+            store.create_ranking_tasks(section.overlap, "train")
+            store.create_ranking_tasks(section.validation_overlap, "validation")
+        counts = store.counts()
+        if counts["judgments_human"] + counts["judgments_simulated"] == 0:
+            raise RunError(
+                f"The label store has {counts['tasks']} tasks and no judgment yet. "
+                "Let people label them, list label.imports, or set label.simulated."
+            )
+        snapshot = store.snapshot_hash()
+        return {
+            **counts,
+            "imported": imported,
+            "snapshot": snapshot,
+            **_measure(store, section, config.seed),
+        }
 
 
 def _measure(store: LabelStore, section: LabelSection, seed: int) -> dict[str, Any]:

@@ -58,7 +58,8 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
             trainer.load_state(stage.resume_from)
         figures = trainer.train(stage)
         _save(stage, section, trainer)
-        stage.finish(figures)
+        # Times differ from run to run; they are in metrics.jsonl.
+        stage.finish({k: v for k, v in figures.items() if not k.startswith("perf/")})
 
 
 def _ptx_sources(config: RunConfig, name: str, section: PpoSection) -> Sequence[Source]:

@@ -9,7 +9,7 @@ from pipeline.config.run import RunConfig, stage_of
 from pipeline.errors import RunError
 from pipeline.report.page import write_report
 from pipeline.runs import Manifest, config_hash, hash_parent, open_stage
-from stages.entry import run_stage_module
+from stages.entry import join_crew, run_stage_module
 
 EVALUATE = "evaluate"
 
@@ -37,10 +37,13 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
             f"No finished stage in {config.run_dir}, which {name} needs. "
             "Run 'steerline run CONFIG' first."
         )
-    settled = len(parents) == len(found) and _is_current(config, name, parents)
-    with open_stage(config, name, parents=parents, force=force or not settled) as stage:
+    crew = join_crew()
+    settled = crew.on_main(
+        lambda: len(parents) == len(found) and _is_current(config, name, parents)
+    )
+    with open_stage(config, name, parents=parents, crew=crew, force=force or not settled) as stage:
         if not stage.skip:
-            stage.finish(write_report(config, stage.folder, section))
+            stage.finish(crew.on_main(lambda: write_report(config, stage.folder, section)))
 
 
 def _is_current(config: RunConfig, name: str, parents: Sequence[str]) -> bool:

@@ -72,7 +72,7 @@ def find_stale(
         config_hash=config_hash(config, manifest.stage),
         parents={name: _current_hash(config, name) for name in manifest.parents},
     )
-    said = changes(config, manifest, now, grows=True)
+    said = changes(config, manifest, now, grows=False)
     return said + [f"stage {name} is stale" for name in manifest.parents if parents.get(name)]
 
 

@@ -139,8 +139,7 @@ def test_two_processes_make_the_same_numbers_as_one(finished, make_line, tmp_pat
     for stage in STAGES:
         done = line.launch(stage, processes=2)
         assert done.returncode == 0, f"{stage}: {done.stderr}"
-    # The label stage and the report need one process, and say so.
-    for stage in set(STAGES) - {"label", "report"}:
+    for stage in STAGES:
         assert line.manifest(stage)["world_size"] == 2, stage
         assert finished.manifest(stage)["world_size"] == 1, stage
     for stage in TRAINED:

@@ -87,10 +87,7 @@ def test_a_random_model_is_at_chance_and_one_that_knows_is_not(
     make_policy, tiny_tokenizer, tmp_path
 ):
     answers = ["cat", "dog"]
-    rows = [
-        {"query": f"Say {i} {answers[i % 2]}:", "choices": answers, "gold": i % 2}
-        for i in range(200)
-    ]
+    rows = [{"query": f"Say {i}:", "choices": answers, "gold": i % 2} for i in range(200)]
     task = build_task(LocalTask("copy", ("query", "choices", "gold"), rows, []), tmp_path)
     random = run_tasks(
         make_policy(context=64), tiny_tokenizer, {"copy": task}, shots=[0], **OPTIONS
