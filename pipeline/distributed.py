@@ -94,14 +94,6 @@ class Workers:
         result: ResultT = outcome[0]
         return result
 
-    def gather_rows(self, rows: Tensor) -> Tensor:
-        """Concatenate every rank's rows, ``[local, ...]`` to ``[global, ...]``, in rank order."""
-        if self.world_size == 1:
-            return rows
-        parts = [torch.empty_like(rows) for _ in range(self.world_size)]
-        torch.distributed.all_gather(parts, rows.contiguous())
-        return torch.cat(parts)
-
     def gather_objects(self, items: list[ResultT]) -> list[ResultT]:
         """Concatenate every rank's items, in rank order."""
         if self.world_size == 1:

@@ -246,25 +246,14 @@ class PPOTrainer:
         """
         time = episodes.completion_mask.shape[1]
         with self.workers.autocast():
-            logits: Tensor = model(
-                input_ids=episodes.ids,
-                attention_mask=episodes.attention_mask.long(),
-                position_ids=positions(episodes.attention_mask),
-                use_cache=False,
-                logits_to_keep=time + 1,
-            ).logits[:, :-1]
+            logits: Tensor = model(**model_inputs(episodes), logits_to_keep=time + 1).logits[:, :-1]
         return logits / self.section.temperature
 
     def completion_values(self, model: Any, episodes: Episodes) -> Tensor:
         """Return the value before each completion token, [batch, time]."""
         time = episodes.completion_mask.shape[1]
         with self.workers.autocast():
-            values: Tensor = model(
-                input_ids=episodes.ids,
-                attention_mask=episodes.attention_mask.long(),
-                position_ids=positions(episodes.attention_mask),
-                use_cache=False,
-            ).logits[:, -time - 1 : -1, 0]
+            values: Tensor = model(**model_inputs(episodes)).logits[:, -time - 1 : -1, 0]
         return values
 
     def update(self, rollout: Rollout, tally: Average) -> None:
@@ -438,3 +427,13 @@ class PPOTrainer:
         self.iteration = state["iteration"]
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
         self.value_optimizer.load_state_dict(state["value_optimizer"])
+
+
+def model_inputs(episodes: Episodes) -> dict[str, Any]:
+    """Return what a forward pass over whole episodes takes, wherever their padding is."""
+    return {
+        "input_ids": episodes.ids,
+        "attention_mask": episodes.attention_mask.long(),
+        "position_ids": positions(episodes.attention_mask),
+        "use_cache": False,
+    }
