@@ -17,32 +17,13 @@ from stages import status
 from stages.cli import run_line
 from stages.entry import Parser, add_run_arguments, run_command
 
-MODELS = {"base": "pretrain", "sft": "sft", "ppo": "ppo", "ppo@no_ptx": "ppo@no_ptx"}
-FIGURES = ("instruction_following", "fewshot", "perplexity")
-
 
 def summarize(config: RunConfig, seconds: float) -> dict[str, Any]:
-    """Collect the run's figures from what its stages wrote."""
-    summary = json.loads((config.run_dir / "evaluate" / "summary.json").read_text(encoding="utf-8"))
-    reward, label = (_metrics(config, stage) for stage in ("reward", "label"))
-    return {
-        "report": str((config.run_dir / "report" / "report.html").resolve()),
-        "seconds": round(seconds, 1),
-        **{
-            name: {figure: summary[stage].get(figure) for figure in FIGURES}
-            for name, stage in MODELS.items()
-            if stage in summary
-        },
-        "reward_accuracy": reward.get("accuracy"),
-        "gold_accuracy": label.get("gold_accuracy"),
-        "labeler_agreement": label.get("labeler_agreement"),
-        "ppo_win_rate": summary.get("ppo", {}).get("win_rate_vs_sft"),
-    }
-
-
-def _metrics(config: RunConfig, stage: str) -> dict[str, Any]:
-    manifest = Manifest.read(config.run_dir / stage)
-    return dict(manifest.metrics) if manifest else {}
+    """Return the headline that the report stage made of the run, where it is, and the time."""
+    manifest = Manifest.read(config.run_dir / "report")
+    assert manifest is not None, "the report is the last stage of a line"
+    page = (config.run_dir / "report" / "report.html").resolve()
+    return {"report": str(page), "seconds": round(seconds, 1), **manifest.metrics}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
