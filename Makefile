@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 CODE := pipeline stages tests benchmarks .ci
 
-.PHONY: setup fmt lint types check test test-all golden mutants demo demo-seeds bench clean
+.PHONY: setup fmt lint types check test test-all demo demo-seeds clean
 
 setup: $(STAMP)
 

@@ -3,18 +3,19 @@
 ``python -m benchmarks.demo_seeds CONFIG [--seeds 100 101 102] [--folder runs/seeds]`` runs every
 seed whole (a finished one is skipped), prints each, and as its last line one JSON object.
 
-Intervals are percentiles of a bootstrap with seeds resampled on top of held-out prompts; stages are
-paired on the same prompts.
+Intervals are percentiles of a bootstrap with seeds resampled on top of held-out prompts or few-shot
+questions; stages are paired on the same ones.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,59 +24,101 @@ from stages.cli import run_line
 from stages.demo import summarize
 from stages.entry import run_command
 
-STAGES = ("pretrain", "sft", "ppo", "ppo@no_ptx")
+TUNED = ("ppo", "ppo@no_ptx")
+STAGES = ("pretrain", "sft", *TUNED)
 RESAMPLES = 4000
 
 
-def read_answers(run_dir: Path, stage: str) -> dict[str, dict[str, Any]]:
-    """Return a stage's judged answers by prompt id."""
-    path = run_dir / "evaluate" / "completions" / f"{stage}.jsonl"
-    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-    return {row["prompt_id"]: row for row in rows}
+class Resampled(NamedTuple):
+    """Figures of one seed that are resampled together: a value a row, the same rows in each."""
+
+    rows: int
+    columns: dict[str, np.ndarray]
 
 
-def paired_columns(run_dir: Path) -> dict[str, np.ndarray]:
-    """Return one seed's figures a held-out prompt, all stages on the same prompts in one order."""
-    answers = {stage: read_answers(run_dir, stage) for stage in STAGES}
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read the objects of a JSONL file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def followed_prompts(run_dir: Path) -> Resampled:
+    """Return what happened at each held-out prompt, all stages on the same prompts."""
+    folder = run_dir / "evaluate" / "completions"
+    answers = {
+        stage: {row["prompt_id"]: row for row in read_rows(folder / f"{stage}.jsonl")}
+        for stage in STAGES
+    }
     prompts = sorted(set.intersection(*(set(rows) for rows in answers.values())))
-    columns = {
-        f"followed/{stage}": np.array([float(rows[p]["followed"]) for p in prompts])
-        for stage, rows in answers.items()
+    followed = {
+        s: np.array([float(rows[p]["followed"]) for p in prompts]) for s, rows in answers.items()
     }
     utility = {s: np.array([rows[p]["utility"] for p in prompts]) for s, rows in answers.items()}
-    for stage in ("ppo", "ppo@no_ptx"):
+    columns = {f"followed/{stage}": values for stage, values in followed.items()}
+    for stage in TUNED:
         difference = utility[stage] - utility["sft"]
-        columns[f"win_rate/{stage}"] = (difference > 0) + 0.5 * (difference == 0)
-        columns[f"gain/{stage}"] = columns[f"followed/{stage}"] - columns["followed/sft"]
-    return columns
+        columns[f"gain over sft/{stage}"] = followed[stage] - followed["sft"]
+        columns[f"win rate against sft/{stage}"] = (difference > 0) + 0.5 * (difference == 0)
+    return Resampled(len(prompts), columns)
 
 
-def intervals(seeds: Sequence[dict[str, np.ndarray]], rng_seed: int = 0) -> dict[str, list[float]]:
-    """Return mean, low and high of every column: seeds resampled, and prompts within each."""
-    rng = np.random.default_rng(rng_seed)
-    draws: dict[str, list[float]] = {name: [] for name in seeds[0]}
-    for _ in range(RESAMPLES):
-        parts: dict[str, list[float]] = {name: [] for name in draws}
-        for chosen in rng.integers(len(seeds), size=len(seeds)):
-            columns = seeds[chosen]
-            rows = rng.integers(len(columns["followed/sft"]), size=len(columns["followed/sft"]))
-            for name, column in columns.items():
-                parts[name].append(float(column[rows].mean()))
-        for name, means in parts.items():
-            draws[name].append(float(np.mean(means)))
-    return {
-        name: [
-            float(np.mean([columns[name].mean() for columns in seeds])),
-            *(float(bound) for bound in np.percentile(values, [2.5, 97.5])),
-        ]
-        for name, values in draws.items()
+def few_shot_documents(run_dir: Path) -> Resampled:
+    """Return whether each few-shot question was answered right, all stages on the same ones."""
+    folder = run_dir / "evaluate" / "documents"
+    right = {
+        stage: {
+            (row["task"], row["shots"], row["doc"]): float(row["correct"])
+            for row in read_rows(folder / f"{stage}.jsonl")
+        }
+        for stage in STAGES
     }
+    keys = sorted(set.intersection(*(set(rows) for rows in right.values())))
+    columns = {
+        f"few-shot/{stage}": np.array([rows[key] for key in keys]) for stage, rows in right.items()
+    }
+    for stage in TUNED:
+        columns[f"few-shot tax/{stage}"] = (
+            columns[f"few-shot/{stage}"] - columns["few-shot/pretrain"]
+        )
+    return Resampled(len(keys), columns)
+
+
+def intervals(seeds: Sequence[Resampled], rng_seed: int = 0) -> dict[str, list[float]]:
+    """Return mean, low and high of every column: seeds resampled, and rows within each."""
+    rng = np.random.default_rng(rng_seed)
+    names = list(seeds[0].columns)
+    # One matrix a seed, so that a resample takes all columns at the same rows.
+    tables = [np.stack([seed.columns[name] for name in names]) for seed in seeds]
+    draws = np.empty((RESAMPLES, len(names)))
+    for draw in draws:
+        chosen = rng.integers(len(seeds), size=len(seeds))
+        means = [
+            tables[seed][:, rng.integers(seeds[seed].rows, size=seeds[seed].rows)].mean(axis=1)
+            for seed in chosen
+        ]
+        draw[:] = np.mean(means, axis=0)
+    centre = np.mean([table.mean(axis=1) for table in tables], axis=0)
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    return {name: [float(centre[i]), float(low[i]), float(high[i])] for i, name in enumerate(names)}
 
 
 def recovered(base: float, without: float, with_ptx: float) -> float | None:
-    """Return the share of the loss without ptx that ptx brings back; None where nothing fell."""
-    fell = base - without
-    return (with_ptx - without) / fell if fell > 0 else None
+    """Return the share of the loss without ptx that ptx brings back; None where nothing was lost.
+
+    Give the logarithm of a perplexity, negated: more is better here.
+    """
+    lost = base - without
+    return (with_ptx - without) / lost if lost > 0 else None
+
+
+def tax_recovered(run: dict[str, Any]) -> dict[str, float | None]:
+    """Return how much of PPO's few-shot and perplexity tax one seed's ptx brought back."""
+    base, without, with_ptx = (run[stage] for stage in ("base", "ppo@no_ptx", "ppo"))
+    return {
+        "fewshot": recovered(base["fewshot"], without["fewshot"], with_ptx["fewshot"]),
+        "log_perplexity": recovered(
+            *(-math.log(stage["perplexity"]) for stage in (base, without, with_ptx))
+        ),
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,18 +131,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_intermixed_args(argv)
 
     def work() -> None:
-        columns, figures = [], []
+        prompts, documents, figures = [], [], []
         for seed in given.seeds:
             where = [f"seed={seed}", f"run_dir={given.folder / str(seed)}"]
             config = load_config(given.config, [*given.overrides, *where])
             started = time.monotonic()
             run_line(config, force=False)
-            figures.append({"seed": seed, **summarize(config, time.monotonic() - started)})
-            columns.append(paired_columns(config.run_dir))
-            print(json.dumps(figures[-1]))
-        bounds = intervals(columns)
+            run = summarize(config, time.monotonic() - started)
+            figures.append({"seed": seed, **run, "ptx_recovers": tax_recovered(run)})
+            prompts.append(followed_prompts(config.run_dir))
+            documents.append(few_shot_documents(config.run_dir))
+            print(json.dumps(figures[-1]), flush=True)
+        bounds = intervals(prompts) | intervals(documents)
         for name, (mean, low, high) in bounds.items():
-            print(f"{name:28} {mean:7.3f}  [{low:7.3f}, {high:7.3f}]")
+            print(f"{name:34} {mean:7.3f}  [{low:7.3f}, {high:7.3f}]")
         print(json.dumps({"seeds": given.seeds, "intervals": bounds, "runs": figures}))
 
     return run_command(work)

@@ -148,7 +148,7 @@ def training_arguments(
         "per_device_eval_batch_size": section.micro_batch_size,
         "gradient_accumulation_steps": _accumulation(section, crew, where),
         "average_tokens_across_devices": True,
-        "optim": "adamw_torch",
+        "optim": "adamw_torch_fused",
         "learning_rate": section.learning_rate,
         "lr_scheduler_type": "cosine_with_min_lr",
         "warmup_steps": section.warmup_steps,
@@ -280,7 +280,8 @@ class RunFolderTrainer(Trainer):
     def measure(self, model: nn.Module, inputs: Mapping[str, Any]) -> dict[str, Share]:
         """Return the sums of one batch; ``loss`` must be among them.
 
-        loss = -log p(x_t | x_<t), summed over the tokens whose label is not ignored.
+        loss = -log p(x_t | x_<t), summed over the tokens whose label is not ignored. Validation
+        measures the accuracy of the likeliest token as well.
 
         Args:
             model: the model, wrapped or not.
@@ -295,11 +296,11 @@ class RunFolderTrainer(Trainer):
         loss = functional.cross_entropy(
             logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
         )
-        right = (logits.argmax(-1) == labels) & counted
-        return {
-            "loss": Share(loss, counted.sum()),
-            "mean_token_accuracy": Share(right.sum(), counted.sum()),
-        }
+        shares = {"loss": Share(loss, counted.sum())}
+        if not torch.is_grad_enabled():
+            right = (logits.argmax(-1) == labels) & counted
+            shares["mean_token_accuracy"] = Share(right.sum(), counted.sum())
+        return shares
 
     def count_items(self, batch: Mapping[str, Any]) -> int:
         """Count what the batch's loss is averaged over: the labelled tokens."""

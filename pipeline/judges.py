@@ -1,10 +1,10 @@
-"""Judge completions: by a reward model, or by the tiny world's gold."""
+"""Judge completions by a reward model, and compare two judged lists."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -14,7 +14,6 @@ from pipeline.records import Prompt
 from pipeline.rollout import lay_out
 from pipeline.sampling import batches_by_length
 from pipeline.tokenizer import load_tokenizer
-from pipeline.world import World
 
 
 class Judge(Protocol):
@@ -29,11 +28,14 @@ class RewardJudge:
 
     Args:
         path: the reward stage's ``model/``.
+        device: where it computes.
         batch_size: completions a forward pass.
     """
 
-    def __init__(self, path: Path, batch_size: int = 32) -> None:
-        self.model = load_reward_model(path).eval()
+    def __init__(
+        self, path: Path, device: torch.device | str = "cpu", batch_size: int = 32
+    ) -> None:
+        self.model: Any = load_reward_model(path).eval().to(device)
         self.formatter = Formatter(load_tokenizer(path))
         self.batch_size = batch_size
 
@@ -49,24 +51,11 @@ class RewardJudge:
             ids, mask, _ = lay_out(
                 [before[row] for row in rows], [after[row] for row in rows], formatter.pad_id
             )
+            ids, mask = ids.to(self.model.device), mask.to(self.model.device)
             raw = score_sequences(self.model, ids, mask) - score_offset(self.model)
             for row, score in zip(rows, raw.tolist(), strict=True):
                 scores[row] = score
         return scores
-
-
-class GoldJudge:
-    """Score with the tiny world's gold utility, which knows the truth."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-
-    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        """Return the gold utility of each completion."""
-        return [
-            self.world.gold(prompt, text).utility
-            for prompt, text in zip(prompts, completions, strict=True)
-        ]
 
 
 def win_rate(ours: Sequence[float], theirs: Sequence[float]) -> float:

@@ -30,7 +30,8 @@ from transformers.utils import logging
 
 from pipeline.artifacts import hash_file
 from pipeline.config.pretrain import ModelSection
-from pipeline.errors import ModelError
+from pipeline.config.training import Attention
+from pipeline.errors import ConfigError, ModelError
 from pipeline.formatting import Formatter
 from pipeline.masked import last_token, positions
 from pipeline.tokenizer import CHAT_TEMPLATE, load_tokenizer
@@ -268,6 +269,22 @@ def score_sequences(reward_model: Any, ids: Tensor, mask: Tensor) -> Tensor:
     rows = torch.arange(ids.shape[0], device=ids.device)
     scores: Tensor = reward_model.score(hidden[rows, last_token(mask)]).squeeze(-1)
     return scores
+
+
+def set_attention(model: PreTrainedModel, attention: Attention, where: str) -> None:
+    """Choose the attention kernel that a model trains with; it is not saved with the model.
+
+    Raises:
+        ConfigError: if the kernel is not installed or does not fit the model; names ``where``.
+    """
+    try:
+        model.set_attn_implementation(attention)
+    except (ImportError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"{where}.attention must be a kernel that works here, got {attention!r} ({reason}). "
+            "Use sdpa."
+        ) from error
 
 
 def save_model(

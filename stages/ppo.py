@@ -23,6 +23,7 @@ from pipeline.models import (
     load_value_model,
     new_value_model,
     save_model,
+    set_attention,
 )
 from pipeline.ppo import Models, PPOTrainer
 from pipeline.pretraining import draw_corpus
@@ -88,13 +89,16 @@ def _load(config: RunConfig, section: PpoSection, stage: StageRun) -> Models:
     value = (
         load_value_model(resumed / "value", dtype) if resumed else new_value_model(reward, dtype)
     )
-    return Models(
+    models = Models(
         policy=policy,
         ref_policy=load_policy(start, dtype),
         reward_model=load_reward_model(reward, dtype),
         value_model=value,
         average=average,
     )
+    for model in (policy, value, models.ref_policy, models.reward_model):
+        set_attention(model, section.attention, stage.name)
+    return models
 
 
 def _draw_ptx(

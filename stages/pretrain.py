@@ -11,7 +11,7 @@ from pipeline.config.pretrain import PretrainSection
 from pipeline.config.run import RunConfig
 from pipeline.data.hashes import fingerprint_sources, hash_sources
 from pipeline.distributed import Workers
-from pipeline.models import save_model
+from pipeline.models import save_model, set_attention
 from pipeline.pretraining import hash_base, pretrain, start_base
 from pipeline.runs import open_stage
 from stages.entry import run_stage_module
@@ -34,6 +34,7 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
             "vocab_size": len(base.tokenizer),
         }
         if section.tokens:
+            set_attention(base.model, section.attention, name)
             metrics |= pretrain(stage, section, base, config.seed)
         card = write_card(
             stage.manifest,

@@ -14,7 +14,7 @@ from pipeline.config.sft import SftSection
 from pipeline.data.hashes import fingerprint_sources, hash_sources
 from pipeline.distributed import DTYPES, Workers
 from pipeline.formatting import Formatter
-from pipeline.models import load_policy, save_model
+from pipeline.models import load_policy, save_model, set_attention
 from pipeline.pretraining import check_context
 from pipeline.records import Demonstration
 from pipeline.runs import StageRun, model_of, open_stage
@@ -45,6 +45,7 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
         start = model_of(config, section.init)
         policy = load_policy(start, DTYPES[section.precision])
         check_context(policy, section.max_length, f"{name}.max_length")
+        set_attention(policy, section.attention, name)
         formatter = Formatter(load_tokenizer(start))
         made, counts = _bootstrap(stage, section, policy, formatter, start, config.seed)
         data = read_sft_data(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pipeline.config.schema import Problem, Section
 from pipeline.config.source import Source
-from pipeline.config.training import Precision
+from pipeline.config.training import Attention, Precision
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ class PpoSection(Section):
     """Completions generated and scored together on one process."""
     precision: Precision = "float32"
     """``bf16`` keeps float32 weights and computes under autocast; ``float64`` is for tests."""
+    attention: Attention = "sdpa"
+    """Transformers' attention kernel; on a CPU ``eager`` trains short sequences faster."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     checkpoint_every: int = 50

@@ -78,7 +78,9 @@ class Evaluator:
         self.texts = list(read_texts(section.perplexity, section.perplexity_documents, seed))
         self.prompts = read_prompts(section.prompts, seed)
         self.world = World(seed)
-        self.reward = None if reward is None else RewardJudge(reward, section.batch_size)
+        self.reward = (
+            None if reward is None else RewardJudge(reward, workers.device, section.batch_size)
+        )
         self.reward_hash = reward_hash
 
     def evaluate(self, stage: str, path: Path, model_hash: str) -> None:

@@ -44,7 +44,7 @@ Draft = tuple[tuple[str, ...] | None, str]
 
 
 def _write_facts(rng: random.Random, split: Split, facts: FactTable) -> Draft:
-    form = rng.choice(("mixed", "subject", "attribute", "questions"))
+    form = rng.choice(("mixed", "subject", "attribute", "questions", "questions"))
     if form == "questions":
         asked: list[Fact] = []
         while len(asked) < 4:
@@ -57,7 +57,7 @@ def _write_facts(rng: random.Random, split: Split, facts: FactTable) -> Draft:
         ]
         return None, "\n".join(lines)
     if form == "subject":
-        chosen = facts.about(rng.choice(PEOPLE + ANIMALS))
+        chosen = facts.about(rng.choice(facts.subjects))
         rng.shuffle(chosen)
         chosen += rng.sample(facts.facts, 3)
     elif form == "attribute":
@@ -99,7 +99,7 @@ def _write_story(rng: random.Random, split: Split, facts: FactTable) -> Draft:
                 f"{friend} {past} a {colour} {noun} in the {place}.",
                 f"The {animal} in the {place} {past} a {colour} {noun}.",
                 f"{person} {past} a {colour} {noun}.",
-                rng.choice(statements(rng.choice(facts.about(person)))),
+                rng.choice(statements(rng.choice(facts.facts))),
             )
         ),
         rng.choice(("The sun was warm.", "It was late.", "The day was long.")),
@@ -158,8 +158,7 @@ def _write_lists(rng: random.Random, _: Split, __: FactTable) -> Draft:
                 (
                     f"{capitalize(name)}: {', '.join(words)}.",
                     f"{capitalize(NUMBERS[len(words) - 1])} {name}: {', '.join(words)}.",
-                    f"{capitalize(NUMBERS[count - 1])} {name} without {words[-1]} and {words[-2]}: "
-                    f"{some}.",
+                    f"{capitalize(NUMBERS[count - 1])} {name} without {words[-1]}: {some}.",
                     f"{capitalize(words[0])} and {words[1]} are {name}.",
                 )
             )

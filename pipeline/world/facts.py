@@ -14,11 +14,9 @@ from pipeline.world.lexicon import (
     ANIMAL_TABLE,
     ANIMALS,
     CITIES,
-    COLOURS,
     FOODS,
     JOBS,
-    OBJECTS,
-    PEOPLE,
+    KNOWN_PEOPLE,
     capitalize,
     pluralize,
     with_article,
@@ -92,32 +90,6 @@ PERSON_ATTRIBUTES: dict[str, Attribute] = {
             "Do you know the job of {s}?",
         ),
     ),
-    "colour": Attribute(
-        COLOURS,
-        (
-            "{s} likes the colour {v}.",
-            "The favourite colour of {s} is {v}.",
-            "{s} loves the colour {v}.",
-        ),
-        (
-            "Which colour does {s} like?",
-            "What is the favourite colour of {s}?",
-            "Tell me which colour {s} likes.",
-            "What colour does {s} love?",
-            "Do you know the favourite colour of {s}?",
-        ),
-    ),
-    "belonging": Attribute(
-        OBJECTS,
-        ("{s} owns {av}.", "The thing that {s} owns is {av}.", "{s} always carries {av}."),
-        (
-            "What does {s} own?",
-            "Which thing does {s} own?",
-            "Tell me which thing {s} owns.",
-            "What does {s} always carry?",
-            "Do you know the thing that {s} owns?",
-        ),
-    ),
 }
 ANIMAL_ATTRIBUTES: dict[str, Attribute] = {
     "sound": Attribute(
@@ -186,7 +158,7 @@ class FactTable:
         rng = keyed_random(seed, "facts")
         self.facts: list[Fact] = [
             Fact(person, name, rng.choice(attribute.values))
-            for person in PEOPLE
+            for person in KNOWN_PEOPLE
             for name, attribute in PERSON_ATTRIBUTES.items()
         ]
         for animal, (_, sound, den, legs) in ANIMAL_TABLE.items():
@@ -196,6 +168,11 @@ class FactTable:
                 Fact(animal, "legs", legs),
             ]
         self._by_key = {(fact.subject, fact.attribute): fact for fact in self.facts}
+
+    @cached_property
+    def subjects(self) -> tuple[str, ...]:
+        """Return everyone and everything that facts are known of."""
+        return tuple(dict.fromkeys(fact.subject for fact in self.facts))
 
     def about(self, subject: str) -> list[Fact]:
         """Return all facts of one person or animal."""

@@ -25,11 +25,11 @@ from pipeline.world.lexicon import (
 
 # Share of the train demonstrations; chosen so that an imitator has something to unlearn.
 FLAW_RATES: dict[str, float] = {
-    "padded": 0.06,
-    "rambling": 0.025,
-    "wrong": 0.03,
-    "rude": 0.02,
-    "off_task": 0.015,
+    "padded": 0.16,
+    "rambling": 0.06,
+    "wrong": 0.02,
+    "rude": 0.05,
+    "off_task": 0.01,
 }
 SWAPPED = {"happy": "sad", "sad": "happy", "kind": "rude", "rude": "kind"} | dict(
     zip(CATEGORIES, [*CATEGORIES][1:] + [*CATEGORIES][:1], strict=True)

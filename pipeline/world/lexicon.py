@@ -18,6 +18,8 @@ PEOPLE = _words(
     "Tina Victor Alice Bob Carl Dora Erik Fay George Hanna Ivan Julia Karl Lucy Max Nina Oscar "
     "Peter Ruth Simon Tom Vera"
 )
+# The people whose facts the corpus tells; the others only do things.
+KNOWN_PEOPLE = PEOPLE[:16]
 CITIES = _words("Rome Paris Oslo Cairo Lima Delhi Tokyo Berlin Madrid Boston Quebec Dublin")
 SPOTS = _words("park school market garden beach forest farm station library kitchen river museum")
 FOODS = _words("bread cake soup rice cheese honey jam pasta salad pizza butter corn pie fruit")

@@ -33,6 +33,8 @@ from pipeline.world.lexicon import (
     with_article,
 )
 
+# The categories that brainstorming and sorting ask for.
+MIXED_CATEGORIES = ("animals", "foods", "colours", "jobs", "things", "cities")
 ANYTHING = ANIMALS + OBJECTS + COLOURS + JOBS + FOODS + SPOTS + PEOPLE
 
 
@@ -222,6 +224,20 @@ def _find(rng: random.Random) -> Pair:
     return Pair(f"find_{kind}", tuple(named.values()), text, named[kind], (one, two, three))
 
 
+def draw_mixed(rng: random.Random) -> tuple[str, list[str], str]:
+    """Mix a word of one category with three of another; return name, mixture and the word."""
+    category, other = rng.sample(MIXED_CATEGORIES, 2)
+    found = rng.choice(CATEGORIES[category])
+    return category, rng.sample([found, *rng.sample(CATEGORIES[other], 3)], 4), found
+
+
+def _among(rng: random.Random) -> Pair:
+    category, mixed, found = draw_mixed(rng)
+    one, two, three = (word for word in mixed if word != found)
+    given = f"{category}: {', '.join(mixed)}"
+    return Pair("among", (category, *mixed), given, found, (one, two, three))
+
+
 def _copy(rng: random.Random) -> Pair:
     form = rng.choice(("sentence", "words", "words"))
     if form == "sentence":
@@ -260,31 +276,25 @@ def _summary(rng: random.Random) -> Pair:
 
 
 def _reading(rng: random.Random) -> Pair:
-    people, nouns = rng.sample(PEOPLE, 3), rng.sample(OBJECTS, 3)
-    colours, places = rng.sample(COLOURS, 3), rng.sample(SPOTS, 3)
-    count = rng.choice((2, 2, 3))
-    chosen = rng.randrange(count)
-    person, noun, colour, place = (row[chosen] for row in (people, nouns, colours, places))
-    form = rng.choice(("who", "what", "colour", "where"))
-    if form == "where":
-        lines = [f"{people[i]} is in the {places[i]}." for i in range(count)]
-        question, answer, values = f"Where is {person}?", f"{person} is in the {place}.", places
-    else:
-        lines = [f"{people[i]} has a {colours[i]} {nouns[i]}." for i in range(count)]
-        question, answer, values = {
-            "who": (f"Who has the {noun}?", f"{person} has the {noun}.", people),
-            "what": (f"What does {person} have?", f"{person} has a {colour} {noun}.", nouns),
-            "colour": (f"Which colour is the {noun}?", f"The {noun} is {colour}.", colours),
-        }[form]
-    one, two = (value for index, value in enumerate(values) if index != chosen)
-    right = values[chosen]
-    rivals = (answer.replace(right, one), answer.replace(right, two), lines[1 - chosen % 2])
+    text, named = _two_seen(rng)
+    name, thing, place = named["name"], named["thing"], named["place"]
+    # What the question is after, the question, and the answer around it.
+    kind, question, answer = rng.choice(
+        (
+            ("name", f"Who was in the {place}?", f"{{}} was in the {place}."),
+            ("place", f"Where was {name}?", f"{name} was in the {{}}."),
+            ("colour", f"Which colour was the {thing}?", f"The {thing} was {{}}."),
+            ("animal", "Which animal was there?", "The animal was the {}."),
+            ("thing", "Which thing was there?", "The thing was the {}."),
+        )
+    )
+    one, two, three = rng.sample([word for other, word in named.items() if other != kind], 3)
     return Pair(
-        f"read_{form}",
-        (*people[:count], *nouns[:count], *colours[:count], *places[:count]),
-        " ".join(lines) + " " + question,
-        answer,
-        rivals,
+        f"read_{kind}",
+        tuple(named.values()),
+        f"{text} {question}",
+        answer.format(named[kind]),
+        (answer.format(one), answer.format(two), answer.format(three)),
     )
 
 
@@ -300,6 +310,7 @@ DRAWERS: dict[str, Callable[[random.Random], Pair]] = {
     "feeling": _feeling,
     "tone": _tone,
     "find": _find,
+    "among": _among,
     "copy": _copy,
     "summary": _summary,
     "reading": _reading,

@@ -30,10 +30,10 @@ from pipeline.world.lexicon import (
     VERBS,
     with_article,
 )
-from pipeline.world.relations import DRAWERS, Pair
+from pipeline.world.relations import DRAWERS, MIXED_CATEGORIES, Pair, draw_mixed
 
 RUDE_SHARE = 1 / 6
-BRAINSTORMED = ("animals", "foods", "colours", "jobs", "things", "cities")
+WITHOUT_SHARE = 1 / 3
 
 
 def _from_pair(
@@ -116,22 +116,22 @@ def ask_closed_question(rng: random.Random, _: FactTable) -> Instruction:
     """Ask what a passage in the prompt says."""
     pair = DRAWERS["reading"](rng)
     request = rng.choice(("{}", "Read this. {}", "Read and answer. {}")).format(pair.given)
-    short = {"who": 0, "what": -1, "colour": -1, "where": -1}[pair.relation.removeprefix("read_")]
-    return _from_pair("closed_qa", pair, request, short=pair.answer.rstrip(".").split()[short])
+    words = pair.answer.rstrip(".").split()
+    short = words[0] if pair.relation == "read_name" else words[-1]
+    return _from_pair("closed_qa", pair, request, short=short)
 
 
 def ask_for_ideas(rng: random.Random, _: FactTable) -> Instruction:
     """Ask for a few members of a category, some excluded."""
-    category = rng.choice(BRAINSTORMED)
+    category = rng.choice(MIXED_CATEGORIES)
     person, number = rng.choice(PEOPLE), rng.choice((2, 3, 4))
-    words = rng.sample(CATEGORIES[category], number + 2)
+    words = rng.sample(CATEGORIES[category], number + 1)
     count = NUMBERS[number - 1]
-    form = rng.choice(("plain", "without", "neither"))
-    excluded = {"plain": (), "without": (words[-1],), "neither": tuple(words[-2:])}[form]
+    excluded = tuple(words[-1:]) if rng.random() < WITHOUT_SHARE else ()
     start = rng.choice(
         (f"Give {person} {count} {category}", f"Name {count} {category} for {person}")
     )
-    end = {"plain": "", "without": " without {}", "neither": " without {} and {}"}[form]
+    end = " without {}" if excluded else ""
     return Instruction(
         "brainstorming",
         "ideas",
@@ -236,14 +236,10 @@ def ask_to_extract(rng: random.Random, _: FactTable) -> Instruction:
         turn = request.format(what, pair.given)
         kind, entities, found = pair.relation, pair.entities, [pair.answer]
     else:
-        category, other = rng.sample(BRAINSTORMED, 2)
-        found = rng.sample(CATEGORIES[category], rng.choice((1, 2)))
-        rest = rng.sample(CATEGORIES[other], 4 - len(found))
-        mixed = rng.sample(found + rest, 4)
-        found = [word for word in mixed if word in found]
+        category, mixed, word = draw_mixed(rng)
         request = rng.choice(("Find the {}: {}.", "Which {} are here? {}."))
         turn = request.format(category, ", ".join(mixed))
-        kind, entities = "find_among", (category, *mixed)
+        kind, entities, found = "among", (category, *mixed), [word]
     completion = _listed(found)
     return Instruction("extraction", kind, entities, (turn,), ask.items(found), completion)
 

@@ -3,10 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.judges import GoldJudge, RewardJudge, win_rate
+from pipeline.judges import RewardJudge, win_rate
 from pipeline.models import load_reward_model
 from pipeline.records import Prompt
-from pipeline.world import World
 
 PROMPTS = [Prompt.from_text(text) for text in ("Hello Mia", "Where does Tom live?", "cat")]
 TEXTS = ["Hello.", "Tom lives in the town. Tom has a dog.", "dog"]
@@ -28,15 +27,6 @@ def test_batches_and_order_change_no_score(reward_folder):
     together = RewardJudge(reward_folder, batch_size=3)(PROMPTS, TEXTS)
     alone = RewardJudge(reward_folder, batch_size=1)(PROMPTS[::-1], TEXTS[::-1])[::-1]
     assert together == pytest.approx(alone, abs=1e-5)  # float32
-
-
-def test_the_gold_judge_prefers_the_reference():
-    world = World(0)
-    prompts = world.prompts("validation", 10)
-    judge = GoldJudge(world)
-    good = judge(prompts, [prompt.meta["world"]["reference"] for prompt in prompts])
-    bad = judge(prompts, ["You are an idiot."] * 10)
-    assert all(a > b for a, b in zip(good, bad, strict=True))
 
 
 def test_a_win_counts_one_and_a_tie_half():

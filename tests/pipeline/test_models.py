@@ -6,7 +6,7 @@ import torch
 from transformers import LlamaForCausalLM, MistralForCausalLM
 
 from pipeline.config.pretrain import ModelSection
-from pipeline.errors import ModelError
+from pipeline.errors import ConfigError, ModelError
 from pipeline.models import (
     last_token,
     load_base,
@@ -19,6 +19,7 @@ from pipeline.models import (
     save_model,
     score_offset,
     score_sequences,
+    set_attention,
 )
 
 IDS = torch.arange(6, 30)[None]
@@ -185,3 +186,13 @@ def test_a_value_model_begins_as_the_offset_reward_model(reward_folder):
 def test_the_last_real_token_is_found():
     mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]]).bool()
     assert last_token(mask).tolist() == [1, 3, 0]
+
+
+def test_attention_kernels_agree_and_one_that_is_missing_is_named(make_policy):
+    model = make_policy()
+    logits = model(IDS).logits
+    set_attention(model, "eager", "sft")
+    assert model.config._attn_implementation == "eager"
+    assert torch.allclose(model(IDS).logits, logits, rtol=0, atol=1e-12)
+    with pytest.raises(ConfigError, match=r"sft\.attention must be a kernel that works here"):
+        set_attention(model, "flash_attention_2", "sft")

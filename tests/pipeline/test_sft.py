@@ -14,7 +14,7 @@ from pipeline.checkpointing import IGNORED, RunFolderTrainer
 from pipeline.config.run import resolve
 from pipeline.config.sft import SftSection
 from pipeline.errors import ConfigError, DataError, ModelError
-from pipeline.models import load_policy, save_model
+from pipeline.models import load_policy, save_model, set_attention
 from pipeline.records import Demonstration, Prompt, read_jsonl
 from pipeline.runs import open_stage
 from pipeline.sft import collate_packed, encode_demonstrations, pack_rows, read_sft_data
@@ -102,8 +102,12 @@ def measured(model, rows, pad_id: int):
     return share, {name: weight.grad.clone() for name, weight in model.named_parameters()}
 
 
-def test_packing_changes_neither_loss_nor_gradient(make_policy, tiny_formatter, demonstrations):
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_packing_changes_neither_loss_nor_gradient(
+    attention, make_policy, tiny_formatter, demonstrations
+):
     model = make_policy()
+    set_attention(model, attention, "sft")
     examples = encode_demonstrations(demonstrations, tiny_formatter, 64, "sft.data")
     apart = pack_rows(examples, None)
     packed = pack_rows(examples, 64)
