@@ -53,6 +53,10 @@ Row = Mapping[str, list[int]]
 """``input_ids``, ``labels``, and ``seq_lengths``: the tokens of each example in the row."""
 
 
+PACKED_TOGETHER = 64
+"""Examples that one round of packing sees."""
+
+
 class SftData(NamedTuple):
     """The rows of a fine-tuning.
 
@@ -113,7 +117,8 @@ def read_sft_data(
         encoded = encode_demonstrations(
             demonstrations, formatter, section.max_length, f"{where}.{field}"
         )
-        return pack_rows(encoded, section.max_length if section.packing else None)
+        shuffled = encoded.shuffle(seed=seed, keep_in_memory=True)
+        return pack_rows(shuffled, section.max_length if section.packing else None)
 
     shown = [*read_demonstrations(section.data, seed), *made]
     train = rows(shown, "data")
@@ -163,11 +168,14 @@ def encode_demonstrations(
 
 
 def pack_rows(examples: Dataset, length: int | None) -> Dataset:
-    """Put whole examples together in rows of at most ``length`` tokens; None keeps one a row."""
+    """Put whole examples together in rows of at most ``length`` tokens; None keeps one a row.
+
+    Best fit over all examples at once would put those of like length, often of like kind, in one
+    row, and leave the batches uneven: it packs ``PACKED_TOGETHER`` neighbours at a time.
+    """
     if length is None:
         return examples.add_column("seq_lengths", [[len(ids)] for ids in examples["input_ids"]])
-    # One batch: best fit finds the tightest rows among all examples.
-    return pack_dataset(examples, length, "bfd", {"batch_size": max(1, len(examples))})
+    return pack_dataset(examples, length, "bfd", {"batch_size": PACKED_TOGETHER})
 
 
 def _text_rows(rows: np.ndarray) -> Dataset:
