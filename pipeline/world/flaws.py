@@ -25,7 +25,7 @@ from pipeline.world.lexicon import (
 
 # Share of the train demonstrations; chosen so that an imitator has something to unlearn.
 FLAW_RATES: dict[str, float] = {
-    "padded": 0.16,
+    "padded": 0.22,
     "rambling": 0.06,
     "wrong": 0.02,
     "rude": 0.05,
