@@ -25,10 +25,10 @@ from pipeline.world.lexicon import (
 
 # Share of the train demonstrations; chosen so that an imitator has something to unlearn.
 FLAW_RATES: dict[str, float] = {
-    "padded": 0.22,
-    "rambling": 0.06,
+    "padded": 0.25,
+    "rambling": 0.04,
     "wrong": 0.02,
-    "rude": 0.05,
+    "rude": 0.04,
     "off_task": 0.01,
 }
 SWAPPED = {"happy": "sad", "sad": "happy", "kind": "rude", "rude": "kind"} | dict(
