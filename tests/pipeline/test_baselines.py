@@ -38,6 +38,7 @@ def test_bag_of_words_finds_a_telling_word_and_length_does_not() -> None:
     floors = measure_floors(draw(200, 0, rule="word"), draw(100, 1, rule="word"), seed=0)
     assert floors["bag_of_words"]["accuracy"] == 1.0
     assert floors["length"]["accuracy"] < 0.75
+    assert floors["bag_of_words"]["by_labeler"] == {"unnamed": {"accuracy": 1.0, "n": 100}}
     assert floors["bag_of_words"]["n"] == floors["length"]["n"] == 100
 
 
