@@ -213,4 +213,13 @@ def _judge(name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
         "low": number(figures.get("low")),
         "high": number(figures.get("high")),
         "n": number(figures.get("n")),
+        "ahead": read_ahead(figures),
     }
+
+
+def read_ahead(floor: Mapping[str, Any]) -> Interval | None:
+    """Return by how much the reward model is ahead of a floor, where that was measured."""
+    ahead = floor.get("ahead") or {}
+    names = ("difference", "low", "high")
+    ends = [value for name in names if (value := number(ahead.get(name))) is not None]
+    return Interval(*ends) if len(ends) == len(names) else None

@@ -260,6 +260,10 @@ def test_the_reward_table_has_the_intervals_that_the_stages_wrote(render) -> Non
     assert ends["reward model"] == (0.69, 0.744)
     assert ends["bag of words (floor)"] == (0.58, 0.64)
     assert ends["simulated labelers among themselves"] == (0.702, 0.755)
+    assert rows["bag of words (floor)"]["ahead"] == [0.106, 0.071, 0.14]
+    assert rows["length (floor)"]["ahead"] is None
+    verdict = " ".join(numbers_of(render())["verdict"])
+    assert "+10.6 points against bag of words (95 % interval +7.1 to +14.0)." in verdict
 
 
 def test_the_base_is_named_as_it_was_loaded(run_dir: Path, render) -> None:
