@@ -16,7 +16,12 @@ from scipy.sparse import vstack
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from pipeline.ranking_accuracy import measure_accuracy
+from pipeline.ranking_accuracy import (
+    Scores,
+    compare_accuracy,
+    measure_accuracy,
+    split_accuracy,
+)
 from pipeline.records import Ranking
 
 Scorer = Callable[[Sequence[str]], list[float]]
@@ -77,13 +82,28 @@ def score_texts(scorer: Scorer, rankings: Sequence[Ranking]) -> list[list[float]
 
 
 def measure_floors(
-    training: Sequence[Ranking], held_out: Sequence[Ranking], seed: int
+    training: Sequence[Ranking], held_out: Sequence[Ranking], scores: Scores, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Fit each floor on the training rankings and measure it on the held-out ones."""
+    """Fit each floor on the training rankings and measure it on the held-out ones.
+
+    Args:
+        training: what the reward model was trained on.
+        held_out: what it was measured on.
+        scores: its scores there.
+        seed: of the intervals.
+    Returns:
+        By floor, what ``measure_accuracy`` and ``split_accuracy`` say, and by how much the reward
+        model is ``ahead`` of it.
+    """
     scorers = {"bag_of_words": fit_bag_of_words(training), "length": fit_length(training)}
+    floors = {name: score_texts(scorer, held_out) for name, scorer in scorers.items()}
     return {
-        name: measure_accuracy(held_out, score_texts(scorer, held_out), seed)
-        for name, scorer in scorers.items()
+        name: {
+            **measure_accuracy(held_out, floor, seed),
+            "ahead": compare_accuracy(held_out, scores, floor, seed),
+            **split_accuracy(held_out, floor),
+        }
+        for name, floor in floors.items()
     }
 
 

@@ -202,8 +202,9 @@ class PPOTrainer:
             logprobs[rows, :time] = token_logprobs(logits, part.completions).to(dtype)
             logits = self.completion_logits(self.ref_policy, part)
             ref_logprobs[rows, :time] = token_logprobs(logits, part.completions).to(dtype)
-            values[rows, :time] = self.completion_values(workers.unwrap(self.value_model), part)
-            scores[rows] = self.score_rows(part)
+            value_model = workers.unwrap(self.value_model)
+            values[rows, :time] = self.completion_values(value_model, part).to(dtype)
+            scores[rows] = self.score_rows(part).to(dtype)
         # Each row was filled on one process, and is zero on the others.
         logprobs, ref_logprobs, values = (
             torch.where(mask, workers.total(column), 0.0)

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import expit
 from scipy.stats import spearmanr
 
-from pipeline.bootstrap import bootstrap_mean
+from pipeline.bootstrap import bootstrap_difference, bootstrap_mean
 from pipeline.calibration import expected_calibration_error
 from pipeline.records import Ranking
 
@@ -97,6 +97,27 @@ def measure_accuracy(rankings: Sequence[Ranking], scores: Scores, seed: int) -> 
         "by_prompt": float(np.mean([np.mean(right) for right in by_prompt.values()])),
         **counts,
     }
+
+
+def compare_accuracy(
+    rankings: Sequence[Ranking], ours: Scores, theirs: Scores, seed: int
+) -> dict[str, float | None]:
+    """Measure how far ahead our scores are of theirs, on the same held-out pairs.
+
+    Returns:
+        ``difference`` of the accuracies, and the ends of its 95 % interval, ``low`` and ``high``:
+        paired by pair, bootstrapped over prompts. None where there is no pair.
+    """
+    first, second = (pair_up(rankings, scores)[0] for scores in (ours, theirs))
+    if not first:
+        return dict.fromkeys(("difference", "low", "high"))
+    interval = bootstrap_difference(
+        [pair.right for pair in first],
+        [pair.right for pair in second],
+        [pair.prompt for pair in first],
+        seed=seed,
+    )
+    return {"difference": interval.estimate, "low": interval.low, "high": interval.high}
 
 
 def split_accuracy(rankings: Sequence[Ranking], scores: Scores) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def _measure(
     accuracy = measure_accuracy(rankings, theirs, seed)
     calibration = measure_calibration(rankings, theirs)
     spread = describe_scores(held_out, scores)
-    floors = measure_floors(training, rankings, seed)
+    floors = measure_floors(training, rankings, theirs, seed)
     write_json(
         folder / "accuracy.json",
         {

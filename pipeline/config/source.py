@@ -21,6 +21,8 @@ class Source(Section):
     """Share of this source in a mixture, relative to the others (LLaMA, table 1)."""
     limit: int | None = None
     """Read at most this many records, drawn with the run's seed; null reads all."""
+    max_characters: int | None = None
+    """Leave out records longer than this, the prompt with its longest answer; null keeps all."""
     subset: str | None = None
     """Configuration name of a Hugging Face data set."""
     format: Literal["auto", "text", "alpaca", "qa", "oasst", "pandalm"] = "auto"
@@ -42,3 +44,7 @@ class Source(Section):
             yield Problem("weight", "be 0 or more", "Use a share such as 0.5.")
         if self.limit is not None and self.limit < 1:
             yield Problem("limit", "be 1 or more, or null", "Leave it out to read all.")
+        if self.max_characters is not None and self.max_characters < 1:
+            yield Problem("max_characters", "be 1 or more, or null", "Leave it out to keep all.")
+        if self.max_characters is not None and self.path.startswith("tiny:"):
+            yield Problem("max_characters", "be null for the tiny world", "Leave it out.")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from pipeline.config.source import Source
 from pipeline.errors import DataError
-from pipeline.records import read_jsonl
+from pipeline.records import Demonstration, Prompt, Ranking, read_jsonl
 
 RecordT = TypeVar("RecordT")
 
@@ -120,13 +120,38 @@ def load_dataset(source: Source) -> Any:
 
 
 def draw_subset(records: Sequence[RecordT], source: Source, seed: int) -> list[RecordT]:
-    """Draw ``source.limit`` records, in their order; all of them where there are no more.
+    """Draw ``source.limit`` of the records that are short enough, in their order.
 
-    The draw depends on the seed, the path and how many records there are, and a larger limit only
-    adds to a smaller one's.
+    The draw depends on the seed, the path and how many such records there are, and a larger limit
+    only adds to a smaller one's.
+
+    Raises:
+        DataError: if all are longer than ``source.max_characters``.
     """
-    if source.limit is None or source.limit >= len(records):
-        return list(records)
-    order = list(range(len(records)))
+    kept = list(records)
+    if source.max_characters is not None:
+        kept = [record for record in records if count_characters(record) <= source.max_characters]
+        if records and not kept:
+            raise DataError(
+                f"{source.path} must hold a record of at most max_characters "
+                f"({source.max_characters}), got none among {len(records)}. Raise it."
+            )
+    if source.limit is None or source.limit >= len(kept):
+        return kept
+    order = list(range(len(kept)))
     random.Random(f"{seed}:{source.path}").shuffle(order)
-    return [records[index] for index in sorted(order[: source.limit])]
+    return [kept[index] for index in sorted(order[: source.limit])]
+
+
+def count_characters(record: object) -> int:
+    """Return the length of a text, or of a prompt's turns with its longest answer."""
+    match record:
+        case str():
+            return len(record)
+        case Prompt():
+            return sum(len(message["content"]) for message in record.messages)
+        case Demonstration():
+            return count_characters(record.prompt) + len(record.completion)
+        case Ranking():
+            return count_characters(record.prompt) + max(map(len, record.completions))
+    raise TypeError(f"{type(record).__name__} is no record of a source")

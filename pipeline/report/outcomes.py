@@ -7,7 +7,7 @@ texts.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,6 +183,7 @@ def reward_table(run: RunRecord) -> list[dict[str, Any]]:
     floors = run.accuracy.get("floors", {})
     label = run.stage("label")
     metrics = label.manifest.metrics if label.manifest else {}
+    low, high = metrics.get("labeler_agreement_interval") or (None, None)
     who = "simulated labelers" if run.simulated else "labelers"
     rows = [
         _judge("reward model", own),
@@ -191,7 +192,8 @@ def reward_table(run: RunRecord) -> list[dict[str, Any]]:
             f"{who} among themselves",
             {
                 "accuracy": metrics.get("labeler_agreement"),
-                "interval": metrics.get("labeler_agreement_interval"),
+                "low": low,
+                "high": high,
                 "n": metrics.get("labeler_agreement_comparisons"),
             },
         ),
@@ -205,12 +207,19 @@ def reward_table(run: RunRecord) -> list[dict[str, Any]]:
 
 
 def _judge(name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
-    ends = figures.get("interval")
-    low, high = ends if isinstance(ends, Sequence) and len(ends) == 2 else (None, None)
     return {
         "judge": name,
         "accuracy": number(figures.get("accuracy")),
-        "low": number(low),
-        "high": number(high),
+        "low": number(figures.get("low")),
+        "high": number(figures.get("high")),
         "n": number(figures.get("n")),
+        "ahead": read_ahead(figures),
     }
+
+
+def read_ahead(floor: Mapping[str, Any]) -> Interval | None:
+    """Return by how much the reward model is ahead of a floor, where that was measured."""
+    ahead = floor.get("ahead") or {}
+    names = ("difference", "low", "high")
+    ends = [value for name in names if (value := number(ahead.get(name))) is not None]
+    return Interval(*ends) if len(ends) == len(names) else None

@@ -197,7 +197,7 @@ def _judgment(row: Mapping[str, Any]) -> str:
 def _facts(config: RunConfig, run: RunRecord) -> list[str]:
     made = [stage.manifest for stage in run.stages if stage.manifest]
     facts = [f"run {config.top.run_dir}", f"seed {config.seed}"]
-    facts.append(f"base {config.top.base}" if config.top.base else "base trained from scratch")
+    facts.append(f"base {_base(config, run)}")
     seconds = sum(manifest.seconds for manifest in made)
     if seconds:
         facts.append(f"{words.duration(seconds)} of work")
@@ -205,6 +205,14 @@ def _facts(config: RunConfig, run: RunRecord) -> list[str]:
     if finished:
         facts.append(f"as of {finished[:16].replace('T', ' ')} UTC")
     return facts
+
+
+def _base(config: RunConfig, run: RunRecord) -> str:
+    """Say what the base is: as it was loaded, else as it is configured."""
+    manifest = run.stage(BASE).manifest
+    origin = manifest.metrics.get("origin", {}) if manifest else {}
+    said = ", ".join(origin[key] for key in ("base", "format") if key in origin)
+    return said or config.top.base or "trained from scratch"
 
 
 def _packages(run: RunRecord) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.report.gather import BASE, Cell, RunRecord
-from pipeline.report.outcomes import SFT, Following
+from pipeline.report.outcomes import SFT, Following, read_ahead
 from pipeline.report.statistics import Change
 from pipeline.report.tax import MEAN, NO_PTX, PTX, Recovery, TaxCell
-from pipeline.report.words import digits, interval, percent, points, signed_digits
+from pipeline.report.words import digits, interval, percent, points, signed, signed_digits
 
 NAMES = {SFT: "SFT", PTX: "PPO-ptx", NO_PTX: "PPO without ptx"}
 
@@ -129,4 +129,15 @@ def _reward(run: RunRecord) -> Iterator[str]:
         return
     whose = "simulated labelers" if run.simulated else "labelers"
     beside = f", {whose} agree in {percent(agreement)} %" if agreement is not None else ""
-    yield (f"The reward model agrees with {percent(accuracy)} % of the held-out judgments{beside}.")
+    yield f"The reward model agrees with {percent(accuracy)} % of the held-out judgments{beside}."
+    parts = []
+    for name, floor in run.accuracy.get("floors", {}).items():
+        ahead = read_ahead(floor)
+        if ahead is not None:
+            doubt = "" if ahead.excludes_zero else ": no clear difference"
+            parts.append(
+                f"{points(ahead.estimate)} against {name.replace('_', ' ')} (95 % interval "
+                f"{signed(ahead.low)} to {signed(ahead.high)}{doubt})"
+            )
+    if parts:
+        yield f"Beside its floors that is {', '.join(parts)}."

@@ -34,15 +34,24 @@ def draw(count: int, seed: int, *, rule: str) -> list[Ranking]:
     return rankings
 
 
+def score_nothing(rankings: list[Ranking]) -> list[list[float]]:
+    """Score as a reward model does that tells no completions apart."""
+    return [[0.0] * len(ranking.completions) for ranking in rankings]
+
+
 def test_bag_of_words_finds_a_telling_word_and_length_does_not() -> None:
-    floors = measure_floors(draw(200, 0, rule="word"), draw(100, 1, rule="word"), seed=0)
+    held_out = draw(100, 1, rule="word")
+    floors = measure_floors(draw(200, 0, rule="word"), held_out, score_nothing(held_out), seed=0)
     assert floors["bag_of_words"]["accuracy"] == 1.0
     assert floors["length"]["accuracy"] < 0.75
+    assert floors["bag_of_words"]["ahead"] == {"difference": -0.5, "low": -0.5, "high": -0.5}
+    assert floors["bag_of_words"]["by_labeler"] == {"unnamed": {"accuracy": 1.0, "n": 100}}
     assert floors["bag_of_words"]["n"] == floors["length"]["n"] == 100
 
 
 def test_both_are_at_chance_where_there_is_nothing_to_find() -> None:
-    floors = measure_floors(draw(300, 0, rule="coin"), draw(300, 1, rule="coin"), seed=0)
+    held_out = draw(300, 1, rule="coin")
+    floors = measure_floors(draw(300, 0, rule="coin"), held_out, score_nothing(held_out), seed=0)
     for floor in floors.values():
         # Four standard errors of 300 fair coins.
         assert 0.385 < floor["accuracy"] < 0.615

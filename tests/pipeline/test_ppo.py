@@ -1,11 +1,12 @@
 import copy
 import dataclasses
+import math
 
 import pytest
 import torch
 
 from pipeline.config.ppo import PpoSection
-from pipeline.distributed import Workers
+from pipeline.distributed import DTYPES, Workers
 from pipeline.errors import ConfigError, DataError, SteerlineError
 from pipeline.masked import masked_sum
 from pipeline.models import load_reward_model, new_value_model
@@ -45,12 +46,13 @@ SECTION = PpoSection(
 @pytest.fixture
 def make_trainer(make_policy, reward_folder, tiny_formatter):
     def make(section=SECTION, prompts=PROMPTS, ptx=None, policy_seed=0):
-        policy = make_policy(policy_seed)
+        dtype = DTYPES[section.precision]
+        policy = make_policy(policy_seed, dtype)
         models = Models(
             policy=policy,
-            ref_policy=make_policy(0),
-            reward_model=load_reward_model(reward_folder, torch.float64),
-            value_model=new_value_model(reward_folder, torch.float64),
+            ref_policy=make_policy(0, dtype),
+            reward_model=load_reward_model(reward_folder, dtype),
+            value_model=new_value_model(reward_folder, dtype),
             average=copy.deepcopy(policy),
         )
         return PPOTrainer(
@@ -81,6 +83,20 @@ def drop_times(figures):
 
 def roll(trainer):
     return trainer.score(trainer.roll_out(trainer.next_prompts()))
+
+
+def test_bf16_computes_under_autocast_and_keeps_float32(make_trainer):
+    trainer = make_trainer(change(precision="bf16"))
+    rollout = trainer.score(trainer.roll_out(trainer.next_prompts()))
+    exact = make_trainer(change(precision="float32"))
+    expected = exact.score(exact.roll_out(exact.next_prompts()))
+    for name in ("scores", "logprobs", "values", "advantages"):
+        assert getattr(rollout, name).dtype == torch.float32, name
+    # Two significant digits are what bf16 leaves of a score near 1; the completions may differ.
+    assert rollout.scores.mean() == pytest.approx(float(expected.scores.mean()), abs=1.0)
+    figures = trainer.step()
+    assert all(math.isfinite(value) for value in figures.values())
+    assert {weight.dtype for weight in trainer.policy.parameters()} == {torch.float32}
 
 
 def test_at_the_start_policy_and_reference_are_one(make_trainer):

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from pipeline.ranking_accuracy import (
+    compare_accuracy,
     correlate_with_length,
     describe_scores,
     measure_accuracy,
@@ -49,6 +50,19 @@ def test_opposite_scores_have_the_opposite_accuracy() -> None:
         + measure_accuracy(RANKINGS, turned, seed=0)["accuracy"]
     )
     assert total == pytest.approx(1.0)
+
+
+def test_the_lead_over_other_scores_is_paired() -> None:
+    turned = [[-score for score in row] for row in SCORES]
+    assert set(compare_accuracy(RANKINGS, SCORES, SCORES, seed=0).values()) == {0.0}
+    ahead = compare_accuracy(RANKINGS, SCORES, turned, seed=0)
+    behind = compare_accuracy(RANKINGS, turned, SCORES, seed=0)
+    own = measure_accuracy(RANKINGS, SCORES, seed=0)["accuracy"]
+    assert ahead["difference"] == pytest.approx(2 * own - 1)
+    assert behind["low"] == pytest.approx(-ahead["high"])
+    assert ahead["low"] <= ahead["difference"] <= ahead["high"]
+    tied = [Ranking(FIRST, ("a", "b"), (1, 1))]
+    assert set(compare_accuracy(tied, [[0.0, 1.0]], [[1.0, 0.0]], seed=0).values()) == {None}
 
 
 def test_no_pairs_give_no_figures() -> None:

@@ -415,6 +415,9 @@ def test_the_stage_learns_and_says_how_well(config: RunConfig) -> None:
     assert 0 <= ours["ece"] <= 0.5
     assert floors["bag_of_words"]["accuracy"] > 0.9 > floors["length"]["accuracy"]
     assert floors["bag_of_words"]["n"] == floors["length"]["n"] == 80
+    ahead = floors["length"]["ahead"]
+    assert ahead["difference"] == pytest.approx(ours["accuracy"] - floors["length"]["accuracy"])
+    assert ahead["low"] <= ahead["difference"] <= ahead["high"]
     assert manifest.metrics["accuracy"] == ours["accuracy"]
     judge = RewardJudge(folder / "model")
     held_out = {(one.prompt.id, text): one.prompt for one in HELD_OUT for text in one.completions}

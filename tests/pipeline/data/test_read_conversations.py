@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 
 import pytest
 
 from pipeline.config.source import Source
-from pipeline.data import read_demonstrations, read_prompts
+from pipeline.data import read_demonstrations, read_prompts, read_rankings
 from pipeline.errors import DataError, SteerlineError
 from pipeline.world import World
 
@@ -114,6 +115,23 @@ def test_equal_prompts_are_read_once_and_counted(write_rows):
 def test_duplicates_do_not_use_up_the_limit(write_rows):
     rows = [{"prompt": str(number % 10)} for number in range(100)]
     assert len(read_prompts([write_rows(*rows, limit=10)], 0)) == 10
+
+
+def test_records_that_are_too_long_are_left_out_before_the_limit_draws(write_rows):
+    rows = [{"prompt": "x" * size, "completion": "y" * 3} for size in range(1, 21)]
+    source = write_rows(*rows, max_characters=8, limit=4)
+    assert all(len(shown.completion) == 3 for shown in read_demonstrations([source], 0))
+    kept = [len(prompt.messages[0]["content"]) for prompt in read_prompts([source], 0)]
+    assert len(kept) == 4
+    assert max(kept) <= 8
+    whole = dataclasses.replace(source, limit=None)
+    # A demonstration counts with its answer, a prompt alone.
+    assert len(read_demonstrations([whole], 0)) == 5
+    assert len(read_prompts([whole], 0)) == 8
+    ranked = [{"prompt": "ab", "chosen": "c" * size, "rejected": "d"} for size in (3, 4, 5)]
+    assert len(read_rankings([write_rows(*ranked, name="pairs.jsonl", max_characters=6)], 0)) == 2
+    with pytest.raises(DataError, match=r"at most max_characters \(3\), got none among 20"):
+        read_demonstrations([dataclasses.replace(source, max_characters=3)], 0)
 
 
 PAIR = {"prompt": "Hi", "completion": "Ho"}

@@ -122,11 +122,12 @@ def _write_stages(folder: Path, draw: np.random.Generator) -> None:
     write_json(
         folder / "reward" / "accuracy.json",
         {
-            "reward_model": {"accuracy": 0.717, "interval": [0.69, 0.744], "n": 1210}
+            "reward_model": {"accuracy": 0.717, "low": 0.69, "high": 0.744, "n": 1210}
             | {"by_group": {"held_out": {"accuracy": 0.703, "n": 402}}},
             "floors": {
-                "bag_of_words": {"accuracy": 0.611, "interval": [0.58, 0.64], "n": 1210},
-                "length": {"accuracy": 0.538, "interval": [0.508, 0.569], "n": 1210},
+                "bag_of_words": {"accuracy": 0.611, "low": 0.58, "high": 0.64, "n": 1210}
+                | {"ahead": {"difference": 0.106, "low": 0.071, "high": 0.14}},
+                "length": {"accuracy": 0.538, "low": 0.508, "high": 0.569, "n": 1210},
             },
         },
     )

@@ -254,6 +254,27 @@ def test_the_headline_has_the_runs_outcome(run_dir: Path, render) -> None:
     assert (headline["reward_accuracy"], headline["labeler_agreement"]) == (0.717, 0.729)
 
 
+def test_the_reward_table_has_the_intervals_that_the_stages_wrote(render) -> None:
+    rows = {row["judge"]: row for row in numbers_of(render())["reward"]}
+    ends = {judge: (row["low"], row["high"]) for judge, row in rows.items()}
+    assert ends["reward model"] == (0.69, 0.744)
+    assert ends["bag of words (floor)"] == (0.58, 0.64)
+    assert ends["simulated labelers among themselves"] == (0.702, 0.755)
+    assert rows["bag of words (floor)"]["ahead"] == [0.106, 0.071, 0.14]
+    assert rows["length (floor)"]["ahead"] is None
+    verdict = " ".join(numbers_of(render())["verdict"])
+    assert "+10.6 points against bag of words (95 % interval +7.1 to +14.0)." in verdict
+
+
+def test_the_base_is_named_as_it_was_loaded(run_dir: Path, render) -> None:
+    assert "base trained from scratch" in (render() / "report.html").read_text()
+    path = run_dir / "pretrain" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["metrics"]["origin"] = {"base": "x.gguf", "format": "gguf (Q4_1, dequantized)"}
+    path.write_text(json.dumps(manifest))
+    assert "base x.gguf, gguf (Q4_1, dequantized)" in (render("x") / "report.html").read_text()
+
+
 def test_every_table_and_figure_says_where_its_numbers_come_from(render) -> None:
     html = (render() / "report.html").read_text(encoding="utf-8")
     for part in ("caption", "figcaption"):
