@@ -193,6 +193,7 @@ def test_attention_kernels_agree_and_one_that_is_missing_is_named(make_policy):
     logits = model(IDS).logits
     set_attention(model, "eager", "sft")
     assert model.config._attn_implementation == "eager"
-    assert torch.allclose(model(IDS).logits, logits, rtol=0, atol=1e-12)
+    # The eager kernel takes its softmax in float32.
+    assert torch.allclose(model(IDS).logits, logits, rtol=0, atol=1e-5)
     with pytest.raises(ConfigError, match=r"sft\.attention must be a kernel that works here"):
         set_attention(model, "flash_attention_2", "sft")
