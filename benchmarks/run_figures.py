@@ -184,16 +184,17 @@ def tables(figures: Mapping[str, Any]) -> list[str]:
     judges, scores, fewshot = figures["judges"], figures["scores"], figures["fewshot"]
     sources = list(judges["reward_model"]["by_source"])
     counts = {name: judges["reward_model"]["by_source"][name]["n"] for name in sources}
+    named = " | ".join(f"{name} ({counts[name]})" for name in sources)
     lines = [
-        "| judge | agreement, % | reward model ahead, points | "
-        + " | ".join(f"{name} ({counts[name]})" for name in sources) + " |",
-        "|---|---|---|" + "---|" * len(sources),
-    ]  # fmt: skip
+        f"| judge | agreement, % | by prompt, % | reward model ahead, points | {named} |",
+        "|---|---|---|---|" + "---|" * len(sources),
+    ]
     for name, row in judges.items():
         ahead = spread(row["ahead"], 1, 100, sign=True) if "ahead" in row else ""
         cells = [f"{100 * row['by_source'][source]['accuracy']:.1f}" for source in sources]
         lines.append(
-            f"| {name.replace('_', ' ')} | {spread(row, 1, 100)} | {ahead} | {' | '.join(cells)} |"
+            f"| {name.replace('_', ' ')} | {spread(row, 1, 100)} | {100 * row['by_prompt']:.1f} | "
+            f"{ahead} | {' | '.join(cells)} |"
         )
     lines += ["", "| stage | mean score | against SFT | tokens an answer |", "|---|---|---|---|"]
     for stage, row in scores.items():

@@ -132,6 +132,8 @@ def test_records_that_are_too_long_are_left_out_before_the_limit_draws(write_row
     assert len(read_rankings([write_rows(*ranked, name="pairs.jsonl", max_characters=6)], 0)) == 2
     with pytest.raises(DataError, match=r"at most max_characters \(3\), got none among 20"):
         read_demonstrations([dataclasses.replace(source, max_characters=3)], 0)
+    (problem,) = Source("tiny:demonstrations", max_characters=9).problems()
+    assert problem.rule == "be null for the tiny world"
 
 
 PAIR = {"prompt": "Hi", "completion": "Ho"}
