@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.config.run import load_config
+from pipeline.records import read_jsonl
 from stages.cli import run_line
 from stages.demo import summarize
 from stages.entry import run_command
@@ -36,16 +36,11 @@ class Resampled(NamedTuple):
     columns: dict[str, np.ndarray]
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read the objects of a JSONL file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def followed_prompts(run_dir: Path) -> Resampled:
     """Return what happened at each held-out prompt, all stages on the same prompts."""
     folder = run_dir / "evaluate" / "completions"
     answers = {
-        stage: {row["prompt_id"]: row for row in read_rows(folder / f"{stage}.jsonl")}
+        stage: {row["prompt_id"]: row for _, row in read_jsonl(folder / f"{stage}.jsonl")}
         for stage in STAGES
     }
     prompts = sorted(set.intersection(*(set(rows) for rows in answers.values())))
@@ -67,7 +62,7 @@ def few_shot_documents(run_dir: Path) -> Resampled:
     right = {
         stage: {
             (row["task"], row["shots"], row["doc"]): float(row["correct"])
-            for row in read_rows(folder / f"{stage}.jsonl")
+            for _, row in read_jsonl(folder / f"{stage}.jsonl")
         }
         for stage in STAGES
     }
@@ -101,26 +96,6 @@ def intervals(seeds: Sequence[Resampled], rng_seed: int = 0) -> dict[str, list[f
     return {name: [float(centre[i]), float(low[i]), float(high[i])] for i, name in enumerate(names)}
 
 
-def recovered(base: float, without: float, with_ptx: float) -> float | None:
-    """Return the share of the loss without ptx that ptx brings back; None where nothing was lost.
-
-    Give the logarithm of a perplexity, negated: more is better here.
-    """
-    lost = base - without
-    return (with_ptx - without) / lost if lost > 0 else None
-
-
-def tax_recovered(run: dict[str, Any]) -> dict[str, float | None]:
-    """Return how much of PPO's few-shot and perplexity tax one seed's ptx brought back."""
-    base, without, with_ptx = (run[stage] for stage in ("base", "ppo@no_ptx", "ppo"))
-    return {
-        "fewshot": recovered(base["fewshot"], without["fewshot"], with_ptx["fewshot"]),
-        "log_perplexity": recovered(
-            *(-math.log(stage["perplexity"]) for stage in (base, without, with_ptx))
-        ),
-    }
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark as a command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo_seeds", description=__doc__)
@@ -138,7 +113,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             started = time.monotonic()
             run_line(config, force=False)
             run = summarize(config, time.monotonic() - started)
-            figures.append({"seed": seed, **run, "ptx_recovers": tax_recovered(run)})
+            report = json.loads(
+                Path(run["report"]).with_suffix(".json").read_text(encoding="utf-8")
+            )
+            figures.append({"seed": seed, **run, "recovered_by_ptx": report["recovered_by_ptx"]})
             prompts.append(followed_prompts(config.run_dir))
             documents.append(few_shot_documents(config.run_dir))
             print(json.dumps(figures[-1]), flush=True)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.demo_seeds import Resampled, intervals, recovered, tax_recovered
+from benchmarks.demo_seeds import Resampled, intervals
 
 
 def seed(values):
@@ -29,14 +29,3 @@ def test_seeds_that_differ_widen_the_interval():
     # Three equal seeds of 400 rows: the mean's own standard error, over 3 x 400 draws.
     width = same[2] - same[1]
     assert width == pytest.approx(2 * 1.96 * noise.std() / math.sqrt(1200), rel=0.1)
-
-
-def test_ptx_recovers_a_share_of_what_was_lost():
-    assert recovered(0.6, 0.4, 0.55) == pytest.approx(0.75)
-    assert recovered(0.6, 0.65, 0.7) is None
-    run = {
-        "base": {"fewshot": 0.6, "perplexity": math.exp(1)},
-        "ppo@no_ptx": {"fewshot": 0.4, "perplexity": math.exp(3)},
-        "ppo": {"fewshot": 0.6, "perplexity": math.exp(1.5)},
-    }
-    assert tax_recovered(run) == pytest.approx({"fewshot": 1.0, "log_perplexity": 0.75})
