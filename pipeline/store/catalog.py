@@ -10,12 +10,13 @@ from datetime import datetime
 from itertools import groupby
 from typing import cast
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session, selectinload
 
 from pipeline.errors import StoreError
 from pipeline.records import Message, Prompt
 from pipeline.store.schema import (
+    AssignmentRow,
     CompletionRow,
     LabelerRow,
     PromptRow,
@@ -220,4 +221,25 @@ def create_ranking_tasks(
             created += 1
         else:
             task.overlap = overlap
+    session.flush()
+    mark_open(
+        session, TaskRow.prompt_id.in_(select(PromptRow.id).where(PromptRow.split.in_(splits)))
+    )
     return created
+
+
+def mark_open(session: Session, which: ColumnElement[bool]) -> None:
+    """Set ``open`` on the tasks that meet a condition: whether they want further labelers.
+
+    One statement, so that the database itself reads the overlap and the count under the row's lock.
+    """
+    done = (
+        select(func.count())
+        .where(AssignmentRow.task_id == TaskRow.id, AssignmentRow.state == "done")
+        .correlate(TaskRow)
+        .scalar_subquery()
+    )
+    session.execute(
+        update(TaskRow).where(which).values(open=done < TaskRow.overlap),
+        execution_options={"synchronize_session": False},
+    )

@@ -13,10 +13,10 @@ import secrets
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from pipeline.errors import StoreError
-from pipeline.store.catalog import read_prompt
+from pipeline.store.catalog import mark_open, read_prompt
 from pipeline.store.schema import AssignmentRow, JudgmentRow, LabelerRow, TaskRow
 from pipeline.store.values import (
     Choice,
@@ -83,11 +83,19 @@ def submit(
         raise StoreError(
             f"idempotency_key must have 1 to 200 characters, got {len(idempotency_key)}. Mend it."
         )
-    task_id = session.scalar(select(AssignmentRow.task_id).where(AssignmentRow.token == token))
-    if task_id is None:
+    holds_token = AssignmentRow.token == token
+    task = session.scalar(
+        select(TaskRow)
+        .join(AssignmentRow, AssignmentRow.task_id == TaskRow.id)
+        .where(holds_token)
+        .with_for_update(of=TaskRow)
+    )
+    if task is None:
         raise StoreError("Token must be of a leased task, got an unknown one. Lease a task again.")
-    task = session.get_one(TaskRow, task_id, with_for_update=True)
-    assignment = session.scalars(select(AssignmentRow).where(AssignmentRow.token == token)).one()
+    # Read once the task's row is held: another session may just have changed it.
+    assignment = session.scalars(
+        select(AssignmentRow).where(holds_token).options(joinedload(AssignmentRow.labeler))
+    ).one()
 
     earlier = session.scalar(
         select(JudgmentRow).where(JudgmentRow.idempotency_key == idempotency_key)
@@ -119,11 +127,9 @@ def append_judgment(
     revision: int | None = None,
 ) -> JudgmentRow:
     """Add a checked judgment as the given revision, else as the next, and mark the work done."""
+    first = assignment.state != "done"
     if revision is None:
-        last = session.scalar(
-            select(func.max(JudgmentRow.revision)).where(JudgmentRow.assignment_id == assignment.id)
-        )
-        revision = (last or 0) + 1
+        revision = 1 if first else _last_revision(session, assignment) + 1
     row = JudgmentRow(
         assignment=assignment,
         revision=revision,
@@ -139,6 +145,8 @@ def append_judgment(
     assignment.state = "done"
     session.add(row)
     session.flush()
+    if first:
+        mark_open(session, TaskRow.id == assignment.task_id)
     return row
 
 
@@ -185,6 +193,11 @@ def same_judgment(row: JudgmentRow, judgment: Judgment) -> bool:
     )
 
 
+def _last_revision(session: Session, assignment: AssignmentRow) -> int:
+    query = select(func.max(JudgmentRow.revision)).where(JudgmentRow.assignment_id == assignment.id)
+    return session.scalars(query).one()
+
+
 def _stored_flags(judgment: Judgment) -> dict[str, dict[str, bool]]:
     return {id_: dict(flags) for id_, flags in judgment.flags.items() if flags}
 
@@ -215,9 +228,10 @@ def _lock_open_task(session: Session, labeler_id: int, now: datetime) -> TaskRow
     # Ids are hashes: their order mixes the prompts' sources and is the same in every run.
     open_tasks = (
         select(TaskRow)
-        .where(taken < TaskRow.overlap, ~done_by_labeler)
+        .where(TaskRow.open, taken < TaskRow.overlap, ~done_by_labeler)
         .order_by(TaskRow.id)
         .limit(1)
+        .options(joinedload(TaskRow.prompt, innerjoin=True))
     )
     full: list[str] = []
     while True:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -124,14 +125,19 @@ class LabelerRow(Base):
 
 
 class TaskRow(Base):
-    """A set of completions of one prompt, to be judged by ``overlap`` different labelers."""
+    """A set of completions of one prompt, to be judged by ``overlap`` different labelers.
+
+    ``open`` is True while fewer are done; only ``catalog.mark_open`` writes it.
+    """
 
     __tablename__ = "tasks"
+    __table_args__ = (Index(None, "open", "id"),)
 
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     prompt_id: Mapped[str] = mapped_column(ForeignKey("prompts.id"), index=True)
     kind: Mapped[str] = mapped_column(String(16))
     overlap: Mapped[int]
+    open: Mapped[bool] = mapped_column(server_default=true())
     created: Mapped[datetime]
 
     prompt: Mapped[PromptRow] = relationship()

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from pipeline.errors import StoreError
 from pipeline.store import LabelStore
@@ -151,3 +154,65 @@ def test_a_task_shows_nothing_of_the_models(store: LabelStore, fill: Callable) -
 def test_an_unknown_labeler_gets_no_task(store: LabelStore) -> None:
     with pytest.raises(StoreError, match="No labeler 12"):
         store.lease_task(12)
+
+
+def open_tasks(path: Path) -> dict[str, bool]:
+    """Return the mark of each task, and hold it against what the assignments say."""
+    with closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute(
+            "SELECT id, open, overlap > (SELECT count(*) FROM assignments"
+            " WHERE task_id = tasks.id AND state = 'done') FROM tasks"
+        ).fetchall()
+    marked = {id_: bool(mark) for id_, mark, _ in rows}
+    assert marked == {id_: bool(wanted) for id_, _, wanted in rows}
+    return marked
+
+
+def test_a_full_task_is_marked_and_more_overlap_opens_it_again(
+    path: Path, store: LabelStore, fill: Callable, by_text: Callable
+) -> None:
+    fill(store, prompts=2, overlap=2)
+    ada, ben = store.add_labeler("ada"), store.add_labeler("ben")
+    first = store.lease_task(ada)
+    store.submit(first.token, by_text(first), "ada")
+    assert open_tasks(path)[first.id], "one of two labelers is done"
+    again = store.lease_task(ben)
+    assert again.id == first.id
+    store.submit(again.token, by_text(again), "ben")
+    assert open_tasks(path)[first.id] is False
+    store.submit(again.token, by_text(again, comment="a revision takes no place"), "ben, again")
+    assert sorted(open_tasks(path).values()) == [False, True]
+
+    store.create_ranking_tasks(3, "train")
+    assert all(open_tasks(path).values())
+    store.create_ranking_tasks(1, "train")
+    assert sorted(open_tasks(path).values()) == [False, True]
+
+
+def test_an_import_fills_its_task(
+    tmp_path: Path, store: LabelStore, fill: Callable, by_text: Callable
+) -> None:
+    fill(store, prompts=1)
+    task = store.lease_task(store.add_labeler("ada"))
+    store.submit(task.token, by_text(task), "key")
+    store.export_jsonl(tmp_path / "labels.jsonl")
+    with LabelStore.open(tmp_path / "other.db") as other:
+        other.import_jsonl(tmp_path / "labels.jsonl")
+        assert other.lease_task(other.add_labeler("ben")) is None
+    assert list(open_tasks(tmp_path / "other.db").values()) == [False]
+
+
+def test_a_lease_reads_the_open_tasks_by_their_index(path: Path, store: LabelStore) -> None:
+    labeler = store.add_labeler("ada")
+    statements: list[tuple[str, object]] = []
+
+    def note(_: object, __: object, statement: str, parameters: object, *___: object) -> None:
+        statements.append((statement, parameters))
+
+    event.listen(store._engine, "before_cursor_execute", note)
+    assert store.lease_task(labeler) is None
+    statement, parameters = next(pair for pair in statements if "tasks.overlap" in pair[0])
+    with closing(sqlite3.connect(path)) as connection:
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+    assert "USING INDEX ix_tasks_open_tasks_id (open=?)" in plan[0][-1]
+    assert not any("TEMP B-TREE" in row[-1] for row in plan), "the order comes from the index"

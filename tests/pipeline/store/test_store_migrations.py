@@ -129,3 +129,23 @@ def test_the_database_itself_keeps_judgments_append_only(
     with pytest.raises(sqlite3.IntegrityError, match="append-only"):
         run_sql(path, change)
     assert store.snapshot_hash() == before
+
+
+def test_a_store_of_the_first_version_is_brought_up_to_date(
+    path: Path, fill: Callable, by_text: Callable
+) -> None:
+    with LabelStore.open(path) as store:
+        fill(store, prompts=2)
+        task = store.lease_task(store.add_labeler("ada"))
+        store.submit(task.token, by_text(task), "key")
+        before, snapshot = store.counts(), store.snapshot_hash()
+    # What the second version added, taken back.
+    run_sql(path, "DROP INDEX ix_tasks_open_tasks_id")
+    run_sql(path, "ALTER TABLE tasks DROP COLUMN open")
+    run_sql(path, f"UPDATE {VERSION_TABLE} SET version_num = '0001'")
+    with LabelStore.open(path) as store:
+        assert store.counts() == before
+        assert store.snapshot_hash() == snapshot
+        assert run_sql(path, f"SELECT open FROM tasks WHERE id = '{task.id}'") == [(0,)]
+        other = store.lease_task(store.add_labeler("ben"))
+        assert other.id != task.id
