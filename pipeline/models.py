@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -189,6 +189,34 @@ def load_policy(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedMod
     return _from_pretrained(AutoModelForCausalLM, path, dtype)
 
 
+class Head(nn.Linear):
+    """The head of a reward or value model, which computes in the type of its weights.
+
+    Under autocast a plain layer would round scores to bfloat16's 8 bits: two completions that
+    differ by less than 1/128 of their score would tie.
+    """
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return the scores, [..., 1], of hidden states, [..., hidden_size]."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            return super().forward(hidden.to(self.weight.dtype))
+
+
+def _replace_head(model: PreTrainedModel) -> PreTrainedModel:
+    """Put a ``Head`` in the place of the model's own, with the same weights."""
+    plain = model.score
+    head = Head(
+        plain.in_features,
+        plain.out_features,
+        bias=plain.bias is not None,
+        device=plain.weight.device,
+        dtype=plain.weight.dtype,
+    )
+    head.load_state_dict(plain.state_dict())
+    model.score = head
+    return model
+
+
 def new_reward_model(
     path: Path, formatter: Formatter, seed: int, dtype: torch.dtype = torch.float32
 ) -> PreTrainedModel:
@@ -210,6 +238,7 @@ def new_reward_model(
         )
     finally:
         logging.set_verbosity(verbosity)
+    _replace_head(model)
     generator = torch.Generator().manual_seed(seed)
     weight = model.score.weight
     head = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
@@ -222,7 +251,7 @@ def new_reward_model(
 def load_reward_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Load a reward model from a stage's folder."""
     refuse_pickle(path)
-    return _from_pretrained(AutoModelForSequenceClassification, path, dtype)
+    return _replace_head(_from_pretrained(AutoModelForSequenceClassification, path, dtype))
 
 
 def new_value_model(reward_path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -235,13 +264,13 @@ def new_value_model(reward_path: Path, dtype: torch.dtype = torch.float32) -> Pr
     with torch.no_grad():
         model.score.weight.copy_(reward_model.score.weight)
         model.score.bias.fill_(-score_offset(reward_model))
-    return model
+    return _replace_head(model)
 
 
 def load_value_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Load a value model."""
     refuse_pickle(path)
-    return _from_pretrained(AutoModelForTokenClassification, path, dtype)
+    return _replace_head(_from_pretrained(AutoModelForTokenClassification, path, dtype))
 
 
 def score_offset(reward_model: Any) -> float:

@@ -174,6 +174,17 @@ def test_scores_depend_on_neither_padding_nor_neighbours(reward_folder):
     assert plain.item() == pytest.approx(alone.item(), abs=1e-6)
 
 
+def test_autocast_does_not_round_scores(reward_folder):
+    model = load_reward_model(reward_folder, torch.float32).eval()
+    mask = torch.ones_like(IDS, dtype=torch.bool)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        scores = score_sequences(model, IDS, mask)
+        values = new_value_model(reward_folder, torch.float32)(IDS, use_cache=False).logits
+    for found in (scores, values):
+        assert found.dtype == torch.float32
+        assert not torch.equal(found, found.bfloat16().float()), "more than bfloat16's digits"
+
+
 def test_a_value_model_begins_as_the_offset_reward_model(reward_folder):
     reward = load_reward_model(reward_folder, torch.float64).eval()
     value = new_value_model(reward_folder, torch.float64).eval()
