@@ -145,7 +145,8 @@ class Branch(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the backbone is."""
-        return self.language_model.device
+        device: torch.device = self.language_model.device
+        return device
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
@@ -182,7 +183,8 @@ class Branch(nn.Module):
 
     def get_output_embeddings(self) -> nn.Module:
         """Return the language-model head."""
-        return self.language_model.get_output_embeddings()
+        head: nn.Module = self.language_model.get_output_embeddings()
+        return head
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the adapter as PEFT reads it, and the head beside it."""
@@ -279,6 +281,32 @@ def merge(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
         adapted = PeftModel.from_pretrained(base, str(folder))
     merged: PreTrainedModel = adapted.merge_and_unload()
     return merged
+
+
+def add_reward(backbone: Backbone, adapter: Path, score_offset: float) -> Branch:
+    """Add a reward model that was trained by adapters on this very backbone.
+
+    Args:
+        backbone: what the adapters were trained on.
+        adapter: folder that the reward stage wrote: adapters and head.
+        score_offset: what demonstrations score on average.
+
+    Raises:
+        ModelError: if the folder holds no such adapter, or one of another model.
+    """
+    backbone.add("reward", read_adapter_config(adapter), seed=0, trained=False)
+    rest = load_adapter(backbone, "reward", adapter)
+    head = new_head(backbone.model.config.hidden_size, backbone.model.dtype, bias=False)
+    if "score.weight" not in rest or rest["score.weight"].shape != head.weight.shape:
+        raise ModelError(
+            f"The adapter in {adapter} must come with a head of one score, got none. "
+            "Train the reward model again."
+        )
+    with torch.no_grad():
+        head.weight.copy_(rest["score.weight"])
+    branch = Branch(backbone, "reward", head=head.requires_grad_(False))
+    branch.config.score_offset = score_offset
+    return branch
 
 
 def new_head(hidden_size: int, dtype: torch.dtype, *, bias: bool) -> Head:

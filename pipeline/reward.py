@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,12 @@ class RewardTrainer(RunFolderTrainer):
     def count_items(self, batch: Mapping[str, Any]) -> int:
         """Count the prompts, which the loss is averaged over."""
         return int(batch["prompts"])
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapters and the head alone, as PEFT loads them."""
+        self._crew.unwrap(self.model).save_pretrained(folder)
+        # PEFT's card is a form to fill in; the stage's own is in ``model/``.
+        (folder / "README.md").unlink(missing_ok=True)
 
     def merged_model(self) -> Any:
         """Return the trained model, its adapters merged into the weights."""
