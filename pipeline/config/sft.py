@@ -84,6 +84,8 @@ class SftSection(TrainingSection):
         yield from self.below(1, "max_length")
         if self.epochs <= 0:
             yield Problem("epochs", "be positive", "InstructGPT uses 16, and 2 for PPO's start.")
+        if self.evaluate_every is not None:
+            yield from self.below(1, "evaluate_every")
         if not 0 <= self.pretrain_mix < 1:
             yield Problem("pretrain_mix", "lie in [0, 1)", "InstructGPT uses 0.1.")
         if self.select_by != "last" and self.data and not self.validation:

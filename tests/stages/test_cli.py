@@ -128,7 +128,7 @@ def test_help_shows_defaults_as_the_yaml_would_hold_them():
     assert "ppo.ptx_length  (integer or null; default: null)" in text
     assert "evaluate.shots  (list of integer; default: [0, 1, 5])" in describe_stage("evaluate")
     reward = describe_stage("reward")
-    assert "default: [{path: store:, split: validation}])" in reward
+    assert 'default: [{path: "store:", split: validation}])' in reward
     assert "<source>.path  (string; required)" in reward
 
 
