@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -128,6 +130,38 @@ def test_truncated_weights_are_one_line(make_policy, tiny_tokenizer, tmp_path):
     with pytest.raises(ModelError, match="No model could be loaded from") as caught:
         load_policy(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "weight"),
+    [
+        ({"num_hidden_layers": 3}, r"model\.layers\.2\..* and 8 more"),
+        ({"intermediate_size": 40}, r"model\.layers\.0\.mlp\.down_proj\.weight and 5 more"),
+        ({"tie_word_embeddings": False}, r"lm_head\.weight\."),
+    ],
+)
+def test_weights_that_are_missing_are_never_drawn_at_random(
+    make_policy, tiny_tokenizer, tmp_path, capfd, change, weight
+):
+    save_model(tmp_path, make_policy(), tiny_tokenizer, "# Card\n")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    for load in (load_base, load_policy):
+        with pytest.raises(ModelError, match=rf"got none of that shape for {weight}") as caught:
+            load(tmp_path if load is load_policy else str(tmp_path))
+        assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_reward_model_is_no_base(reward_folder):
+    with pytest.raises(ModelError, match=r"must hold a language model, got a reward or value"):
+        load_base(str(reward_folder))
+
+
+def test_a_base_may_lie_in_the_home_folder(policy_folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(policy_folder.parent))
+    base = load_base(f"~/{policy_folder.name}")
+    assert torch.equal(base.model(IDS).logits, load_policy(policy_folder)(IDS).logits)
 
 
 def test_a_gguf_of_another_architecture_is_refused(write_gguf):

@@ -313,6 +313,22 @@ def test_telemetry_is_off_also_where_the_hub_was_imported_before(monkeypatch: py
     assert hub.HF_HUB_DISABLE_TELEMETRY is True
 
 
+@pytest.mark.parametrize("asked", [None, "info"])
+def test_the_hubs_retries_are_not_told_unless_the_user_asks(
+    asked: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("HF_HUB_VERBOSITY", raising=False)
+    if asked:
+        monkeypatch.setenv("HF_HUB_VERBOSITY", asked)
+    told: list[str] = []
+    hub = types.ModuleType("huggingface_hub.utils.logging")
+    hub.set_verbosity_error = lambda: told.append("error")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, hub.__name__, hub)
+    main(["--version"])
+    assert told == ([] if asked else ["error"])
+    assert os.environ["HF_HUB_VERBOSITY"] == (asked or "error")
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_bars_are_off_where_stdout_is_no_terminal(
     terminal: bool, monkeypatch: pytest.MonkeyPatch
