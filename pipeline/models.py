@@ -8,6 +8,7 @@ only, and no remote code runs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ from transformers.utils import logging
 
 from pipeline.artifacts import hash_file
 from pipeline.config.pretrain import ModelSection
-from pipeline.config.training import Attention
+from pipeline.config.training import Attention, LoraSection
 from pipeline.errors import ConfigError, ModelError
 from pipeline.formatting import Formatter
 from pipeline.masked import last_token, positions
@@ -311,6 +312,40 @@ def set_attention(model: PreTrainedModel, attention: Attention, where: str) -> N
             f"{where}.attention must be a kernel that works here, got {attention!r} ({reason}). "
             "Use sdpa."
         ) from error
+
+
+def check_adapters(model: nn.Module, lora: LoraSection, where: str) -> None:
+    """Check that every layer that is to get adapters is in the model.
+
+    A name stands for the modules whose path ends with it, any other string than ``all-linear`` is
+    a regular expression of whole paths (PEFT).
+
+    Raises:
+        ConfigError: if a name or the expression fits no module; names ``where``.
+    """
+    wanted = lora.target_modules
+    paths = [path for path, _ in model.named_modules()]
+    if wanted == "all-linear":
+        unknown: list[str] = []
+    elif isinstance(wanted, str):
+        unknown = [] if any(_fits(wanted, path) for path in paths) else [wanted]
+    else:
+        ends = {path.rpartition(".")[2] for path in paths} | set(paths)
+        unknown = [name for name in wanted if name not in ends]
+    if unknown or not wanted:
+        layers = (path for path, layer in model.named_modules() if isinstance(layer, nn.Linear))
+        known = sorted({path.rpartition(".")[2] for path in layers})
+        raise ConfigError(
+            f"{where}.lora.target_modules must name layers of the model, got "
+            f"{unknown[0] if unknown else wanted!r}. Use all-linear, or of {', '.join(known)}."
+        )
+
+
+def _fits(expression: str, path: str) -> bool:
+    try:
+        return re.fullmatch(expression, path) is not None
+    except re.error:
+        return False
 
 
 def save_model(

@@ -19,7 +19,7 @@ from pipeline.distributed import DTYPES, Workers
 from pipeline.errors import ConfigError, DataError
 from pipeline.formatting import Formatter
 from pipeline.labeling import open_store
-from pipeline.models import new_reward_model, save_model, set_attention
+from pipeline.models import check_adapters, new_reward_model, save_model, set_attention
 from pipeline.ranking_accuracy import (
     describe_scores,
     measure_accuracy,
@@ -154,6 +154,7 @@ def _train(
         )
     set_attention(model, section.attention, stage.name)
     if section.lora is not None:
+        check_adapters(model, section.lora, stage.name)
         model = add_adapters(model, section.lora, config.seed)
     trainer = RewardTrainer(stage, model, elements, formatter.pad_id, section, config.seed)
     trainer.fit()

@@ -8,8 +8,10 @@ import torch
 from transformers import LlamaForCausalLM, MistralForCausalLM
 
 from pipeline.config.pretrain import ModelSection
+from pipeline.config.training import LoraSection
 from pipeline.errors import ConfigError, ModelError
 from pipeline.models import (
+    check_adapters,
     last_token,
     load_base,
     load_policy,
@@ -242,3 +244,28 @@ def test_attention_kernels_agree_and_one_that_is_missing_is_named(make_policy):
     assert torch.allclose(model(IDS).logits, logits, rtol=0, atol=1e-5)
     with pytest.raises(ConfigError, match=r"sft\.attention must be a kernel that works here"):
         set_attention(model, "flash_attention_2", "sft")
+
+
+@pytest.mark.parametrize(
+    "wanted", ["all-linear", ["q_proj", "v_proj"], r".*\.[qk]_proj", ["lm_head"]]
+)
+def test_adapters_of_layers_that_are_there_pass(make_policy, wanted):
+    check_adapters(make_policy(), LoraSection(target_modules=wanted), "sft")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "named"),
+    [
+        (["q_proj", "v_porj"], "'v_porj'"),
+        ("q_proj", "'q_proj'"),
+        ("(", "'\\('"),
+        ([], r"\[\]"),
+    ],
+)
+def test_adapters_of_other_layers_are_refused_with_those_that_are(make_policy, wanted, named):
+    with pytest.raises(
+        ConfigError,
+        match=rf"^sft\.lora\.target_modules must name layers of the model, got {named}\. "
+        r"Use all-linear, or of down_proj, gate_proj, k_proj, lm_head, o_proj",
+    ):
+        check_adapters(make_policy(), LoraSection(target_modules=wanted), "sft")
