@@ -378,13 +378,14 @@ class RunFolderTrainer(Trainer):
             ConfigError: if its package is not installed.
         """
         try:
-            return super().create_optimizer(*args, **options)
+            optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **options)
         except ImportError as error:
             reason = str(error).strip().splitlines()[0]
             raise ConfigError(
                 f"{self._run.name}.trainer.optim must be an optimizer that is installed, "
                 f"got '{self.args.optim}'. Mend it: {reason}"
             ) from error
+        return optimizer
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Say nothing: tied weights are saved once, and a checkpoint's files were verified."""

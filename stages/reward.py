@@ -103,7 +103,7 @@ def _hash_inputs(config: RunConfig, name: str, sources: Sequence[Source]) -> dic
     if stored:
         # Without this a missing label stage would show as an empty store.
         hash_parent(config, name, "label")
-        with open_store(config) as store:
+        with open_store(config, create=False) as store:
             hashes |= dict.fromkeys(stored, store.snapshot_hash())
     return hashes
 
@@ -118,7 +118,7 @@ def _read(
     rankings: list[Ranking] = []
     for source in sources:
         if source.path.startswith(STORE):
-            with open_store(config) as store:
+            with open_store(config, create=False) as store:
                 found = store.rankings(split=source.split, group=group)
             rankings += draw_subset(found, source, config.seed)
         else:
