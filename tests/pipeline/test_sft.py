@@ -253,8 +253,8 @@ def test_a_killed_stage_ends_as_an_uninterrupted_one(make_config, monkeypatch, c
     assert capfd.readouterr().err == ""
     assert lines(cut) == lines(whole)
     assert manifest(cut)["metrics"] == manifest(whole)["metrics"]
-    file = "sft/model/model.safetensors"
-    assert (cut.run_dir / file).read_bytes() == (whole.run_dir / file).read_bytes()
+    for file in ("sft/model/model.safetensors", "sft/samples.jsonl"):
+        assert (cut.run_dir / file).read_bytes() == (whole.run_dir / file).read_bytes()
 
 
 # PEFT asks the model by a name that transformers 5 is about to drop.
