@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from pipeline.errors import DataError, ModelError
+from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.records import Message, Prompt
 
 PROBE = "probe"
@@ -95,7 +95,13 @@ class Formatter:
 
         Raises:
             DataError: if it is longer than ``room`` tokens; names the setting ``where``.
+            ConfigError: if there is no room for any.
         """
+        if room < 1:
+            raise ConfigError(
+                "max_new_tokens must leave room for a prompt in the model's context, "
+                f"got {1 - room} too many. Lower it."
+            )
         ids = self.prompt_ids(prompt.messages)
         if len(ids) > room:
             start = prompt.messages[-1]["content"][:40]

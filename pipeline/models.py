@@ -8,6 +8,8 @@ only, and no remote code runs.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +32,7 @@ from transformers.utils import logging
 
 from pipeline.artifacts import hash_file
 from pipeline.config.pretrain import ModelSection
-from pipeline.config.training import Attention
+from pipeline.config.training import Attention, LoraSection
 from pipeline.errors import ConfigError, ModelError
 from pipeline.formatting import Formatter
 from pipeline.masked import last_token, positions
@@ -108,7 +110,7 @@ def load_base(base: str, dtype: torch.dtype = torch.float32) -> Base:
     Raises:
         ModelError: for pickled weights, a GGUF of another architecture, or nothing to load.
     """
-    path = Path(base)
+    path = Path(base).expanduser()
     if path.suffix == ".gguf":
         return _load_gguf(path, dtype)
     if path.is_dir():
@@ -118,10 +120,11 @@ def load_base(base: str, dtype: torch.dtype = torch.float32) -> Base:
             f"{path} is a pickle, which can run code when it is opened. "
             "Convert the weights to safetensors and give that folder."
         )
-    elif path.is_absolute() or base.startswith((".", "~")):
+    elif path.is_absolute() or base.startswith("."):
         raise ModelError(f"No model in {base}. Check the path.")
-    tokenizer = load_tokenizer(base)
-    model = _from_pretrained(AutoModelForCausalLM, base, dtype)
+    place = path if path.is_dir() else base
+    tokenizer = load_tokenizer(place)
+    model = _from_pretrained(AutoModelForCausalLM, place, dtype)
     commit = str(getattr(model.config, "_commit_hash", None) or "")
     origin = {"base": base, "format": "safetensors", "revision": commit}
     return Base(model, _with_template(tokenizer), origin)
@@ -225,19 +228,14 @@ def new_reward_model(
     The head's weights are drawn from N(0, 1/sqrt(hidden_size + 1)) (N details, 8).
     """
     refuse_pickle(path)
-    verbosity = logging.get_verbosity()
-    # A policy has no head for scores: transformers would warn that it is new.
-    logging.set_verbosity_error()
-    try:
-        model = _from_pretrained(
-            AutoModelForSequenceClassification,
-            path,
-            dtype,
-            num_labels=1,
-            pad_token_id=formatter.pad_id,
-        )
-    finally:
-        logging.set_verbosity(verbosity)
+    model = _from_pretrained(
+        AutoModelForSequenceClassification,
+        path,
+        dtype,
+        new={"score.weight"},
+        num_labels=1,
+        pad_token_id=formatter.pad_id,
+    )
     _replace_head(model)
     generator = torch.Generator().manual_seed(seed)
     weight = model.score.weight
@@ -316,6 +314,40 @@ def set_attention(model: PreTrainedModel, attention: Attention, where: str) -> N
         ) from error
 
 
+def check_adapters(model: nn.Module, lora: LoraSection, where: str) -> None:
+    """Check that every layer that is to get adapters is in the model.
+
+    A name stands for the modules whose path ends with it, any other string than ``all-linear`` is
+    a regular expression of whole paths (PEFT).
+
+    Raises:
+        ConfigError: if a name or the expression fits no module; names ``where``.
+    """
+    wanted = lora.target_modules
+    paths = [path for path, _ in model.named_modules()]
+    if wanted == "all-linear":
+        unknown: list[str] = []
+    elif isinstance(wanted, str):
+        unknown = [] if any(_fits(wanted, path) for path in paths) else [wanted]
+    else:
+        ends = {path.rpartition(".")[2] for path in paths} | set(paths)
+        unknown = [name for name in wanted if name not in ends]
+    if unknown or not wanted:
+        layers = (path for path, layer in model.named_modules() if isinstance(layer, nn.Linear))
+        known = sorted({path.rpartition(".")[2] for path in layers})
+        raise ConfigError(
+            f"{where}.lora.target_modules must name layers of the model, got "
+            f"{unknown[0] if unknown else wanted!r}. Use all-linear, or of {', '.join(known)}."
+        )
+
+
+def _fits(expression: str, path: str) -> bool:
+    try:
+        return re.fullmatch(expression, path) is not None
+    except re.error:
+        return False
+
+
 def save_model(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: str
 ) -> None:
@@ -334,15 +366,50 @@ def _with_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBas
 
 
 def _from_pretrained(
-    kind: Any, path: Path | str, dtype: torch.dtype, **options: Any
+    kind: Any,
+    path: Path | str,
+    dtype: torch.dtype,
+    *,
+    new: Collection[str] = (),
+    **options: Any,
 ) -> PreTrainedModel:
+    """Load a model that is whole: transformers would draw what is missing at random, and warn.
+
+    Raises:
+        ModelError: if it cannot be loaded, lacks weights other than ``new``, or has a head for
+            scores where a language model is asked for.
+    """
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
-        model: PreTrainedModel = kind.from_pretrained(str(path), dtype=dtype, **safe, **options)
+        model: PreTrainedModel
+        model, found = kind.from_pretrained(
+            str(path),
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **safe,
+            **options,
+        )
     except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ModelError(
             f"No model could be loaded from {path} ({reason}). "
             "Give a folder with safetensors, or a model's name and a connection."
         ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    misshapen = {str(name) for name, *_ in found["mismatched_keys"]}
+    lacking = sorted({*found["missing_keys"], *misshapen} - set(new))
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise ModelError(
+            f"{path} must hold the weights that its config.json describes, got none of that shape "
+            f"for {lacking[0]}{more}. Mend config.json, or export the model again."
+        )
+    if kind is AutoModelForCausalLM and "score.weight" in found["unexpected_keys"]:
+        raise ModelError(
+            f"{path} must hold a language model, got a reward or value model. Name another."
+        )
     return model

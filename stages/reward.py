@@ -19,7 +19,7 @@ from pipeline.distributed import DTYPES, Workers
 from pipeline.errors import ConfigError, DataError
 from pipeline.formatting import Formatter
 from pipeline.labeling import open_store
-from pipeline.models import new_reward_model, save_model, set_attention
+from pipeline.models import check_adapters, new_reward_model, save_model, set_attention
 from pipeline.ranking_accuracy import (
     describe_scores,
     measure_accuracy,
@@ -106,7 +106,7 @@ def _hash_inputs(config: RunConfig, name: str, sources: Sequence[Source]) -> dic
     if stored:
         # Without this a missing label stage would show as an empty store.
         hash_parent(config, name, "label")
-        with open_store(config) as store:
+        with open_store(config, create=False) as store:
             hashes |= dict.fromkeys(stored, store.snapshot_hash())
     return hashes
 
@@ -121,7 +121,7 @@ def _read(
     rankings: list[Ranking] = []
     for source in sources:
         if source.path.startswith(STORE):
-            with open_store(config) as store:
+            with open_store(config, create=False) as store:
                 found = store.rankings(split=source.split, group=group)
             rankings += draw_subset(found, source, config.seed)
         else:
@@ -157,6 +157,7 @@ def _train(
         )
     set_attention(model, section.attention, stage.name)
     if section.lora is not None:
+        check_adapters(model, section.lora, stage.name)
         model = add_adapters(model, section.lora, config.seed)
     trainer = RewardTrainer(stage, model, elements, formatter.pad_id, section, config.seed)
     trainer.fit()

@@ -27,6 +27,7 @@ LAYERS = (
         "labeling",
         "collecting",
         "self_instruct",
+        "showing",
         "task_screen",
         "task_text",
     },

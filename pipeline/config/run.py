@@ -60,8 +60,9 @@ class TopLevel(Section):
 
     def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
-        yield from self.below(0, "seed")
-        if not self.run_dir.strip():
+        if not 0 <= self.seed < 2**32:
+            yield Problem("seed", "lie in [0, 2^32)", "NumPy takes no other.")
+        if not self.run_dir.strip() or "\0" in self.run_dir:
             yield Problem("run_dir", "name a folder", "Use runs/NAME.")
 
 
@@ -83,7 +84,7 @@ class RunConfig:
     @property
     def run_dir(self) -> Path:
         """Return the folder that holds the stages' folders."""
-        return Path(self.top.run_dir)
+        return Path(self.top.run_dir).expanduser()
 
     @property
     def seed(self) -> int:

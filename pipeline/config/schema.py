@@ -12,8 +12,8 @@ import ast
 import dataclasses
 import functools
 import inspect
-import math
 import re
+import sys
 import textwrap
 import types
 import typing
@@ -102,6 +102,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: if there is no such file, it is not YAML, or it holds no mapping.
     """
+    if path.is_dir():
+        raise ConfigError(f"{path} must be a YAML file, got a folder. Name the file in it.")
     if not path.is_file():
         raise ConfigError(f"No configuration {path}. Give the path of a YAML file.")
     try:
@@ -112,7 +114,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from error
     tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold a mapping of sections, got {type(tree).__name__}.")
+        got = "nothing" if tree is None else describe_type(type(tree))
+        raise ConfigError(
+            f"{path} must hold a mapping of sections, got {got}. Write 'run_dir:' and the stages."
+        )
     return tree
 
 
@@ -303,10 +308,11 @@ def _coerce_union(hint: Any, value: object, path: str) -> Any:
 
 def _coerce_scalar(hint: Any, value: object, path: str) -> Any:
     if hint is float and type(value) in (int, float):
-        number = float(typing.cast(float, value))
-        # Every comparison with nan is False: it would pass all the rules of a section.
-        if not math.isnan(number):
-            return number
+        # Every comparison with nan is False: it would pass all the rules of a section. An infinity
+        # passes many, and turns a loss into nan; to switch a limit off there are large numbers.
+        number = typing.cast(float, value)
+        if abs(number) <= sys.float_info.max:
+            return float(number)
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if hint in (bool, str, int) and type(value) is hint:

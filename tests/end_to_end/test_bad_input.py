@@ -96,6 +96,27 @@ def test_a_prompt_longer_than_the_context(refuse, tmp_path):
     assert "a prompt must have at most 116 tokens" in line
 
 
+def test_completions_longer_than_the_context(refuse):
+    line = refuse("evaluate", "evaluate.decoding.max_new_tokens=128")
+    assert "max_new_tokens must leave room for a prompt in the model's context" in line
+
+
+def test_no_prompts_to_sample(refuse):
+    assert "sample.prompts must list at least one source" in refuse("sample", "sample.prompts=[]")
+
+
+def test_a_label_store_without_completions(refuse, tmp_path):
+    line = refuse("label", f"label.store={tmp_path / 'other.db'}")
+    assert "The label store has nothing to judge and no judgment." in line
+    assert "Run 'steerline sample' first" in refuse("reward", f"label.store={tmp_path / 'none.db'}")
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_reward_model_as_base(refuse, run_dir, tmp_path):
+    loads = ("pretrain.tokens=0", f"base={run_dir / 'reward/model'}")
+    assert "got a reward or value model" in refuse("pretrain", *loads, folder=tmp_path / "new")
+
+
 @pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "evaluate"])
 def test_a_stage_before_its_parent(refuse, stage, tmp_path):
     line = refuse(stage, folder=tmp_path / "empty")

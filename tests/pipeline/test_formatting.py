@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from pipeline.errors import DataError, ModelError
+from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.formatting import Formatter
 from pipeline.records import Prompt
 
@@ -133,3 +133,5 @@ def test_a_prompt_that_leaves_no_room_is_named(tiny_formatter):
     )
     with pytest.raises(DataError, match=rf"sample: .* at most {size - 1} tokens .* got {size} "):
         tiny_formatter.check_length(prompt, size - 1, "sample")
+    with pytest.raises(ConfigError, match=r"max_new_tokens must leave room .* got 4 too many\."):
+        tiny_formatter.check_length(prompt, -3, "sample")

@@ -18,7 +18,7 @@ from pipeline.config.pretrain import ModelSection
 from pipeline.config.reward import RewardSection
 from pipeline.config.run import RunConfig, resolve
 from pipeline.distributed import Workers
-from pipeline.errors import ConfigError, DataError, RunError
+from pipeline.errors import ConfigError, DataError, RunError, StoreError
 from pipeline.formatting import Formatter
 from pipeline.judges import RewardJudge
 from pipeline.hydra import Backbone, add_reward
@@ -568,6 +568,9 @@ def test_the_label_store_is_read_by_split_and_group(data: Path, policy: Path) ->
         stage.run(made, "reward")
     with open_stage(made, "label") as done:
         done.finish({})
+    with pytest.raises(StoreError, match=r"No label store in .* Run 'steerline sample'"):
+        stage.run(made, "reward")
+    LabelStore.open(made.run_dir / "labels.db").close()
     with pytest.raises(DataError, match=r"reward.data must hold at least one ranking, got none"):
         stage.run(made, "reward")
     with LabelStore.open(made.run_dir / "labels.db") as store:

@@ -110,6 +110,9 @@ def test_a_whole_float_is_an_integer_and_an_integer_a_number():
         ("rate", "fast"),
         ("rate", False),
         ("rate", float("nan")),
+        ("rate", float("inf")),
+        ("rate", -float("inf")),
+        ("rate", 10**400),
         ("name", 3),
         ("evergreen", 1),
         ("evergreen", "yes"),
@@ -197,12 +200,26 @@ def test_what_is_no_yaml_is_one_line_that_says_where(text: str):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"- a\n", b"\xff\xfe\x00", b"7"])
-def test_a_file_without_a_mapping_is_refused(tmp_path, content: bytes):
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "got nothing"),
+        (b"# a comment alone\n", "got nothing"),
+        (b"- a\n", "got list"),
+        (b"7", "got integer"),
+        (b"\xff\xfe\x00", "cannot be read as UTF-8 text"),
+    ],
+)
+def test_a_file_without_a_mapping_is_refused(tmp_path, content: bytes, what: str):
     path = tmp_path / "run.yaml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"run\.yaml"):
+    with pytest.raises(ConfigError, match=rf"run\.yaml .*{what}"):
         read_yaml(path)
+
+
+def test_a_folder_is_no_configuration(tmp_path):
+    with pytest.raises(ConfigError, match=r" must be a YAML file, got a folder\."):
+        read_yaml(tmp_path)
 
 
 def test_a_missing_file_is_named(tmp_path):
