@@ -20,8 +20,8 @@ from pipeline.config.run import RunConfig, resolve
 from pipeline.distributed import Workers
 from pipeline.errors import ConfigError, DataError, RunError, StoreError
 from pipeline.formatting import Formatter
-from pipeline.judges import RewardJudge
 from pipeline.hydra import Backbone, add_reward
+from pipeline.judges import RewardJudge
 from pipeline.models import (
     load_policy,
     load_reward_model,
