@@ -119,7 +119,9 @@ class Doctor:
         if self._count < 2 * WINDOW:
             return
         start = _mean(self._start)
-        yield from _value(self._section, now)
+        if self._count >= self._section.warmup_iterations + 2 * WINDOW:
+            # While rates warm up the value model has hardly learned yet.
+            yield from _value(self._section, now)
         yield from _entropy(self._section, now, start)
         yield from _completions(self._section, now, start)
         yield from _scores(self._section, now, start, patient=self._count >= PATIENT)

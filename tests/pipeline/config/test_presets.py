@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 def load(tmp_path: Path, ppo: str, *overrides: str, name: str = "ppo") -> PpoSection:
     path = tmp_path / "run.yaml"
     path.write_text(
-        f"run_dir: runs/x\nbase: b\nsft@ppo_init: {epochs: 2}\n{ppo}\n", encoding="utf-8"
+        f"run_dir: runs/x\nbase: b\nsft@ppo_init: {{epochs: 2}}\n{ppo}\n", encoding="utf-8"
     )
     return load_config(path, overrides).section(name, PpoSection)
 
