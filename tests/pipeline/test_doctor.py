@@ -3,7 +3,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +79,12 @@ ILLNESSES: dict[str, dict[str, Course | float]] = {
 @pytest.mark.parametrize("name", ILLNESSES)
 def test_each_illness_is_found_alone(name):
     assert examine(history(**ILLNESSES[name])) == {name}
+
+
+def test_the_page_lists_every_illness():
+    page = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"`([a-z_]+)`", page.split("`doctor` looks at")[1].split("## `")[0]))
+    assert listed - {"kl_target"} == set(ILLNESSES)
 
 
 def test_a_ratio_that_runs_away_is_found_both_ways():

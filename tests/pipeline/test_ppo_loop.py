@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -136,6 +137,18 @@ def test_patience_ends_the_training_and_a_resumed_one_knows(make_loop, change):
     resumed = make_loop(section, loop.stage.folder, step=2)
     assert resumed.is_done
     assert resumed.run() == figures
+
+
+def test_the_page_explains_every_key(make_loop, change, ptx_text):
+    every = change(**EVALUATED | {"episodes": 16}, stop_approxkl=1e-9, ptx_coef=1.0, ptx_ratio=1)
+    loop = make_loop(every, ptx=ptx_text(), policy_seed=3)
+    loop.run()
+    page = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
+    explained = set(re.findall(r"`([^`]+)`", page.split("## `ppo`")[1].split("## `")[0]))
+    rows = rows_of(loop.stage)
+    assert {"doctor", "policy/epochs", "grad_norm/both", "eval/win_rate"} <= set().union(*rows)
+    for row in rows:
+        assert row.keys() - {"step"} <= explained
 
 
 def test_last_keeps_the_last(make_loop, change):

@@ -101,3 +101,24 @@ def test_options_that_make_no_sense_are_refused(tmp_path, given, said):
     fields = given if given.startswith("{") else f"{{{given}}}"
     with pytest.raises(ConfigError, match=said):
         load(tmp_path, f"ppo: {fields}")
+
+
+def shown(value: object) -> str:
+    """Write a value as the page does."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def test_the_page_shows_every_default_and_preset_as_it_is():
+    page = Path(__file__).parents[3] / "docs/algorithm.md"
+    rows = {}
+    for line in page.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip().strip("`") for cell in line.strip("|").split("|")]
+        if len(cells) == 6 and cells[2] in PpoSection.__dataclass_fields__:
+            rows[cells[2]] = tuple(cells[3:])
+    assert rows.keys() >= {name for preset in PRESETS.values() for name in preset}
+    for name, cells in rows.items():
+        default = shown(getattr(PpoSection(), name))
+        preset = [PRESETS[p] for p in ("n_plus", "llama2")]
+        assert cells == (default, *(shown(p[name]) if name in p else "" for p in preset)), name
