@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
@@ -23,12 +23,15 @@ class Episodes:
         attention_mask: True at real tokens, [batch, width].
         completion_mask: True at real completion tokens, [batch, time].
         ended: True where the completion ended by itself, [batch].
+        engine_logprobs: of the completions as the engine that sampled them computed them,
+            [batch, time]; None where the policy itself sampled.
     """
 
     ids: Tensor
     attention_mask: Tensor
     completion_mask: Tensor
     ended: Tensor
+    engine_logprobs: Tensor | None = field(default=None, kw_only=True)
 
     @property
     def completions(self) -> Tensor:
@@ -47,7 +50,7 @@ class Episodes:
     def rows(self, index: Tensor) -> Self:
         """Return the episodes of an index."""
         index = index.to(self.ids.device)
-        return type(self)(**{name: tensor[index] for name, tensor in vars(self).items()})
+        return dataclasses.replace(self, **{k: v[index] for k, v in self._tensors().items()})
 
     def split(self, size: int, order: Tensor) -> Iterator[Self]:
         """Yield parts of ``size`` episodes, in the given order."""
@@ -62,33 +65,50 @@ class Episodes:
         width = slice(first, self.ids.shape[1] - time + last)
         cut = {
             name: tensor[:, width if name in ("ids", "attention_mask") else slice(last)]
-            for name, tensor in vars(self).items()
+            for name, tensor in self._tensors().items()
             if tensor.dim() == 2
         }
         return dataclasses.replace(self, **cut)
 
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+
 
 @dataclass(frozen=True)
-class Rollout(Episodes):
-    """Episodes with all that the update needs.
+class Judged(Episodes):
+    """Episodes with what the four models say of them.
 
     Attributes:
-        scores: from the reward model, the missing-end penalty included, [batch].
+        scores: from the reward model, what a missing end costs included, [batch].
         logprobs: of the completions under the policy that sampled them, [batch, time].
         ref_logprobs: under the reference, [batch, time].
         values: before each completion token, [batch, time].
-        rewards: KL-shaped, [batch, time].
-        advantages: [batch, time].
-        returns: [batch, time].
     """
 
     scores: Tensor
     logprobs: Tensor
     ref_logprobs: Tensor
     values: Tensor
+
+
+@dataclass(frozen=True)
+class Rollout(Judged):
+    """Episodes with all that the update needs.
+
+    Attributes:
+        scaled_scores: the scores as they are rewarded: scaled and clipped, [batch].
+        rewards: KL-shaped, [batch, time].
+        advantages: [batch, time].
+        returns: [batch, time].
+        importance: weights that make up for another engine's sampling, [batch, time]; None where
+            the policy itself sampled.
+    """
+
+    scaled_scores: Tensor
     rewards: Tensor
     advantages: Tensor
     returns: Tensor
+    importance: Tensor | None = field(default=None, kw_only=True)
 
 
 def lay_out(

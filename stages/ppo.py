@@ -26,6 +26,7 @@ from pipeline.models import (
     set_attention,
 )
 from pipeline.ppo import Models, PPOTrainer
+from pipeline.ppo_loop import PPOLoop
 from pipeline.pretraining import draw_corpus
 from pipeline.runs import StageRun, model_of, open_stage
 from pipeline.tokenizer import load_tokenizer
@@ -37,7 +38,8 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
     section = config.section(name, PpoSection)
     texts = _ptx_sources(config, name, section)
     workers = Workers(section.precision)
-    sources = hash_sources([*section.prompts, *texts], config.seed)
+    asked = [*section.prompts, *section.eval_prompts]
+    sources = hash_sources([*asked, *texts], config.seed)
     parents = [section.init, section.reward]
     with open_stage(
         config, name, parents=parents, sources=sources, crew=workers, force=force
@@ -55,12 +57,10 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
             ptx_sequences=_draw_ptx(config, section, models, formatter) if texts else None,
             seed=config.seed,
         )
-        if stage.resume_from:
-            trainer.load_state(stage.resume_from)
-        figures = trainer.train(stage)
+        loop = PPOLoop(trainer, stage, read_prompts(section.eval_prompts, config.seed))
+        figures = loop.run()
         _save(stage, section, trainer)
-        # Times differ from run to run; they are in metrics.jsonl.
-        stage.finish({k: v for k, v in figures.items() if not k.startswith("perf/")})
+        stage.finish(figures)
 
 
 def _ptx_sources(config: RunConfig, name: str, section: PpoSection) -> Sequence[Source]:
@@ -118,9 +118,8 @@ def _draw_ptx(
 
 def _save(stage: StageRun, section: PpoSection, trainer: PPOTrainer) -> None:
     """Save the policy (its moving average where there is one) and the value model."""
-    tokenizer, unwrap = trainer.formatter.tokenizer, trainer.workers.unwrap
-    policy = unwrap(trainer.policy) if trainer.average is None else trainer.average
-    value_model = unwrap(trainer.value_model)
+    tokenizer, policy = trainer.formatter.tokenizer, trainer.candidate
+    value_model = trainer.workers.unwrap(trainer.value_model)
     settings = to_plain(section)
     card = write_card(stage.manifest, settings=settings)
     stage.save_model(lambda folder: save_model(folder, policy, tokenizer, card))

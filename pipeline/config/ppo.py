@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from pipeline.config.presets import PRESETS, Preset
 from pipeline.config.schema import Problem, Section
 from pipeline.config.source import Source
 from pipeline.config.training import Attention, Precision
@@ -14,6 +16,8 @@ from pipeline.config.training import Attention, Precision
 class PpoSection(Section):
     """Configure ``ppo``; the defaults are InstructGPT's (Ouyang et al. 2022, C.4)."""
 
+    preset: Preset = "instructgpt"
+    """Whose settings the fields take that the YAML leaves out; docs/algorithm.md lists them."""
     init: str = "sft@ppo_init"
     """Stage whose model is the policy's start and the KL reference (InstructGPT C.3)."""
     reward: str = "reward"
@@ -36,10 +40,20 @@ class PpoSection(Section):
     """Sampling temperature, in rollouts and in training alike (InstructGPT: 1)."""
     kl_coef: float = 0.02
     """Weight beta of the per-token KL to the reference in the reward (InstructGPT: 0.02)."""
+    kl_target: float | None = None
+    """Steer kl_coef towards this KL a completion, nats (N details: 6); null keeps it."""
+    kl_horizon: int = 10_000
+    """Episodes in which a steered kl_coef answers an error (N details: 10,000)."""
     clip_range: float = 0.2
     """Clip the probability ratio to 1 +- this (InstructGPT: 0.2)."""
     value_clip_range: float = 0.2
-    """Clip the value's change to +- this (Stiennon et al. 2020)."""
+    """Clip the value's change to +- this (Stiennon et al. 2020); .inf does not clip."""
+    entropy_coef: float = 0.0
+    """Weight of the next-token entropy in the objective (Schulman et al. 2017, eq. 9: c2)."""
+    stop_approxkl: float | None = None
+    """End an iteration's epochs once the last one's mean policy/approxkl is above; null: never."""
+    importance_cap: float | None = 2.0
+    """Largest weight of a token that another engine sampled (Yao et al. 2025); null: no weights."""
     gamma: float = 1.0
     """Discount (InstructGPT: none)."""
     gae_lambda: float = 0.95
@@ -49,7 +63,9 @@ class PpoSection(Section):
     value_learning_rate: float = 9e-6
     """Value model's learning rate (InstructGPT: 9e-6)."""
     warmup_iterations: int = 10
-    """Iterations of linear warm-up from a tenth, constant afterwards (InstructGPT: 10)."""
+    """Iterations of linear warm-up of both rates from a tenth (InstructGPT: 10)."""
+    lr_schedule: Literal["constant", "linear"] = "constant"
+    """Keep both rates afterwards (InstructGPT), or anneal them to 0 over the training (N 5)."""
     adam_beta1: float = 0.9
     """AdamW's first moment (InstructGPT C)."""
     adam_beta2: float = 0.95
@@ -59,13 +75,19 @@ class PpoSection(Section):
     weight_decay: float = 0.0
     """Decoupled weight decay, on matrices only."""
     max_grad_norm: float = 1.0
-    """Clip the gradient norm of policy and value model, each alone."""
+    """Clip the gradient norm of policy and value model, each alone; .inf does not clip."""
     whiten_rewards: bool = False
     """Divide the shaped rewards by their standard deviation, keeping the mean (N details)."""
     whiten_advantages: bool = True
     """Shift and scale the advantages to mean 0, variance 1 (N details)."""
     missing_eos_penalty: float | None = 1.0
     """Lower the score of a completion without an end by this; null leaves it."""
+    missing_eos_score: float | None = None
+    """Replace the score of a completion without an end by this (N details: -1); null keeps it."""
+    score_scaling: Literal["none", "running", "batch"] = "none"
+    """Divide scores by their running standard deviation, or whiten each rollout's (Llama 2)."""
+    score_clip: float | None = None
+    """Clip the scaled scores to +- this (DeepSpeed-Chat: 5); null does not clip."""
     ptx_coef: float = 27.8
     """Weight gamma of the pretraining gradient (InstructGPT: 27.8); 0 is plain PPO."""
     ptx_ratio: float = 8.0
@@ -94,6 +116,20 @@ class PpoSection(Section):
     """Iterations between completions of the fixed prompts in samples.jsonl."""
     sample_prompts: int = 8
     """How many fixed prompts there are."""
+    eval_every: int = 0
+    """Iterations between evaluations on eval_prompts, and one at the end; 0: never."""
+    eval_prompts: list[Source] = field(default_factory=list)
+    """Held-out prompts for evaluations; those that are also in prompts are left out."""
+    select: Literal["last", "best_score"] = "last"
+    """Which policy becomes ``model/``: the last, or the best by ``eval/scores``."""
+    patience: int = 0
+    """Stop after this many evaluations in a row without a better score; 0: never."""
+
+    @classmethod
+    def fill(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the values over those of the preset that they name."""
+        preset = values.get("preset")
+        return {**PRESETS.get(preset, {}), **values} if isinstance(preset, str) else values
 
     def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
@@ -105,10 +141,11 @@ class PpoSection(Section):
         )
         yield from self.below(1, "keep_checkpoints", "rollout_micro_batch_size", "sample_every")
         yield from self.below(0, "kl_coef", "ptx_coef", "ptx_ratio", "warmup_iterations")
-        yield from self.below(0, "weight_decay", "sample_prompts")
+        yield from self.below(0, "weight_decay", "sample_prompts", "entropy_coef")
+        yield from self.below(0, "eval_every", "patience")
         yield from self.not_positive("temperature", "clip_range", "value_clip_range")
         yield from self.not_positive("learning_rate", "value_learning_rate", "max_grad_norm")
-        yield from self.not_positive("adam_epsilon")
+        yield from self.not_positive("adam_epsilon", "kl_horizon")
         yield from self.outside_unit("gamma", "gae_lambda", "adam_beta1", "adam_beta2")
         if self.rollout_batch_size % self.minibatch_size:
             yield Problem(
@@ -124,6 +161,40 @@ class PpoSection(Section):
             )
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             yield Problem("ema_decay", "lie in [0, 1), or be null", "The paper uses 0.992.")
+        yield from self._contradictions()
+
+    def _contradictions(self) -> Iterator[Problem]:
+        """Yield options that make no sense without, or beside, another."""
+        for name in ("kl_target", "stop_approxkl", "importance_cap", "score_clip"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                yield Problem(name, "be positive, or null", "See --help.")
+        if self.kl_target is not None and not self.kl_coef:
+            yield Problem("kl_coef", "be positive with kl_target", "Set a start, such as 0.15.")
+        if self.kl_target is not None and self.kl_horizon < self.rollout_batch_size:
+            yield Problem(
+                "kl_horizon",
+                f"be at least ppo.rollout_batch_size ({self.rollout_batch_size})",
+                "Raise it: a shorter one makes kl_coef jump.",
+            )
+        if self.stop_approxkl is not None and self.num_ppo_epochs == 1:
+            yield Problem(
+                "stop_approxkl",
+                "be null with num_ppo_epochs: 1",
+                "There is no later epoch to skip.",
+            )
+        if self.missing_eos_score is not None and self.missing_eos_penalty is not None:
+            yield Problem(
+                "missing_eos_penalty",
+                "be null with missing_eos_score",
+                "Set one of the two to null.",
+            )
+        if self.eval_every and not self.eval_prompts:
+            yield Problem("eval_prompts", "list prompts with eval_every", "Add held-out prompts.")
+        for name in ("select", "patience"):
+            if getattr(self, name) not in ("last", 0) and not self.eval_every:
+                yield Problem(
+                    "eval_every", f"be positive with {name}", "Set how often to evaluate."
+                )
 
     @property
     def iterations(self) -> int:

@@ -40,6 +40,11 @@ class Problem(NamedTuple):
 class Section:
     """Be the base of every configuration section."""
 
+    @classmethod
+    def fill(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the values that were given, with those that they imply for fields left out."""
+        return values
+
     def problems(self) -> Iterator[Problem]:
         """Yield the rules that the values break; a section without rules yields none."""
         yield from ()
@@ -232,6 +237,8 @@ def build(section: type[SectionT], values: object, path: str) -> SectionT:
     values = {} if values is None else values
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path} must be a mapping, got {values!r}. Write its keys below it.")
+    if issubclass(section, Section):
+        values = section.fill(values)
     hints: dict[str, Any] = field_types(section)  # type: ignore[arg-type]
     for key in values:
         if key not in hints:

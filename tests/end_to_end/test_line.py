@@ -54,6 +54,20 @@ def test_results_have_the_promised_shape(finished):
         assert task["1"]["n"] == 4
 
 
+def test_ppo_is_evaluated_on_prompts_that_it_is_not_trained_on(finished):
+    rows = finished.metrics("ppo@no_ptx")
+    scores = [row["eval/scores"] for row in rows]
+    assert len(scores) == 3
+    assert rows[-1]["eval/best_iteration"] == 1 + scores.index(max(scores))
+    assert {row["eval/prompts"] for row in rows} == {4}
+    coefs = [row["objective/kl_coef"] for row in rows]
+    assert coefs[0] == 0.02
+    assert len(set(coefs)) == 3
+    assert not any("eval/scores" in row for row in finished.metrics("ppo"))
+    config = (finished.run_dir / "ppo@no_ptx/config.yaml").read_text(encoding="utf-8")
+    assert "select: best_score" in config
+
+
 def test_a_finished_line_is_skipped(finished):
     before = {s: (finished.run_dir / s / "manifest.json").stat().st_mtime_ns for s in STAGES}
     done = finished.run("run")
