@@ -41,3 +41,15 @@ def completion_values(workers: Workers, model: Any, episodes: Episodes) -> Tenso
     with workers.autocast():
         values: Tensor = model(**model_inputs(episodes)).logits[:, -time - 1 : -1, 0]
     return values
+
+
+def completion_logits_and_values(
+    workers: Workers, model: Any, episodes: Episodes, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Return what the two functions above return, from one pass of a policy with a value head."""
+    time = episodes.completion_mask.shape[1]
+    with workers.autocast():
+        output, values = model(
+            **model_inputs(episodes), logits_to_keep=time + 1, with_values=True
+        )
+    return output.logits[:, :-1] / temperature, values[:, -time - 1 : -1]

@@ -136,11 +136,6 @@ class Branch(nn.Module):
         self.language_model = backbone.model
         self.score, self.value_head = head, value_head
         self.config = copy.deepcopy(backbone.model.config)
-        own = {id(weight) for weight in self.parameters()}
-        # DistributedDataParallel exchanges the gradients of a branch's own parameters alone.
-        self._ddp_params_and_buffers_to_ignore = [
-            name for name, weight in super().named_parameters() if id(weight) not in own
-        ]
 
     @property
     def device(self) -> torch.device:
@@ -168,18 +163,24 @@ class Branch(nn.Module):
             inputs: as the language model takes them.
         """
         if self.score is not None:
-            return TokenClassifierOutput(logits=self.score(self.model(**inputs).last_hidden_state))
+            return TokenClassifierOutput(logits=self.score(self.base_model(**inputs).last_hidden_state))
         self._backbone.activate(self.adapter)
         if not with_values:
             return self.language_model(**inputs)
         assert self.value_head is not None, "this branch has no value head"
-        output = self.language_model(**inputs, output_hidden_states=True)
-        return output, self.value_head(output.hidden_states[-1]).squeeze(-1)
+        seen: list[Tensor] = []
+        trunk = self.language_model.base_model
+        hook = trunk.register_forward_hook(lambda *call: seen.append(call[-1].last_hidden_state))
+        try:
+            output = self.language_model(**inputs)
+        finally:
+            hook.remove()
+        return output, self.value_head(seen[0]).squeeze(-1)
 
-    def model(self, **inputs: Any) -> Any:
+    def base_model(self, **inputs: Any) -> Any:
         """Return the trunk's output under this branch's adapter."""
         self._backbone.activate(self.adapter)
-        return self.language_model.model(**inputs)
+        return self.language_model.base_model(**inputs)
 
     def get_output_embeddings(self) -> nn.Module:
         """Return the language-model head."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,10 +114,8 @@ def merged_value_model(
     return model
 
 
-Save = Callable[[Callable[[Path], None], str], None]
-
-
 def _with_dropout(config: LoraConfig, section: HydraSection) -> LoraConfig:
     """Return a copy of an adapter's settings with the dropout of these."""
-    fields = config.to_dict() | {"lora_dropout": section.lora.dropout}
-    return LoraConfig(**fields)
+    changed = copy.deepcopy(config)
+    changed.lora_dropout = section.lora.dropout
+    return changed

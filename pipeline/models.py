@@ -286,8 +286,7 @@ def score_sequences(reward_model: Any, ids: Tensor, mask: Tensor) -> Tensor:
     Returns:
         Scores before the offset, [batch].
     """
-    trunk = reward_model.model
-    hidden = trunk(
+    hidden = reward_model.base_model(
         input_ids=ids,
         attention_mask=mask.long(),
         position_ids=positions(mask),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +17,24 @@ from pipeline.distributed import Workers
 from pipeline.errors import SteerlineError
 
 
-def make_optimizer(model: nn.Module, section: PpoSection, learning_rate: float) -> AdamW:
-    """Return AdamW over a model's trainable weights, decaying matrices only."""
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    matrices = [weight for weight in trained if weight.dim() > 1]
-    vectors = [weight for weight in trained if weight.dim() <= 1]
+def make_optimizer(
+    section: PpoSection, *rated: tuple[Iterable[nn.Parameter], float]
+) -> AdamW:
+    """Return AdamW over trainable weights, decaying matrices only.
+
+    Args:
+        section: betas, epsilon and decay.
+        rated: weights, and their learning rate; a group keeps it as ``peak_lr``.
+    """
+    groups: list[dict[str, Any]] = []
+    for weights, rate in rated:
+        trained = [weight for weight in weights if weight.requires_grad]
+        for matrices, decay in ((True, section.weight_decay), (False, 0.0)):
+            chosen = [weight for weight in trained if (weight.dim() > 1) == matrices]
+            fields = {"weight_decay": decay, "lr": rate, "peak_lr": rate}
+            groups.append({"params": chosen, **fields})
     return AdamW(
-        [
-            {"params": matrices, "weight_decay": section.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        lr=learning_rate,
-        betas=(section.adam_beta1, section.adam_beta2),
-        eps=section.adam_epsilon,
+        groups, betas=(section.adam_beta1, section.adam_beta2), eps=section.adam_epsilon
     )
 
 

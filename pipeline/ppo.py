@@ -13,7 +13,7 @@ Departures from the paper:
 2. Randomness is keyed by (seed, step, prompt, sample index), not by a seed a rank, and every
    process holds the whole rollout: the number of processes changes no number.
 3. Policy and value model have an optimizer each, so a weight of the value loss would change
-   nothing, and there is none.
+   nothing; there is one only where they share a trunk (``hydra.value_coef``).
 4. The moving average of the policy is updated once an iteration.
 5. The pretraining term is a mean over tokens, times gamma; its sequences are spread evenly over
    the optimizer steps.
@@ -30,15 +30,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from pipeline.actor_critic import ActorCritic
 from pipeline.advantages import estimate_advantages, shape_rewards
 from pipeline.config.ppo import PpoSection
 from pipeline.config.sampling import DecodingSection
-from pipeline.cursors import Cursor, permutation
+from pipeline.cursors import Cursor, permutation, seed_generators
 from pipeline.distributed import Workers
 from pipeline.episodes import EpisodeSampler, spread
 from pipeline.errors import ConfigError
 from pipeline.formatting import Formatter
-from pipeline.forward import completion_logits, completion_values
+from pipeline.forward import completion_logits
+from pipeline.hydra import Branch
 from pipeline.kl_control import KLController
 from pipeline.losses import (
     clipped_policy_loss,
@@ -51,12 +53,8 @@ from pipeline.masked import masked_sum, whiten
 from pipeline.models import score_offset, score_sequences
 from pipeline.optimizing import (
     Average,
-    clip_gradient,
-    gradient_norm,
-    make_optimizer,
     rate_factor,
     require_finite,
-    take_step,
 )
 from pipeline.ptx import PretrainingMix
 from pipeline.records import Prompt
@@ -73,15 +71,15 @@ class Models:
         policy: what is trained; starts as the reference.
         ref_policy: frozen; the KL is measured to it.
         reward_model: frozen; scores whole conversations.
-        value_model: trained; starts as the reward model.
+        value_model: trained; starts as the reward model. None: the policy has a value head.
         average: moving average of the policy's weights; None keeps none.
     """
 
-    policy: PreTrainedModel
-    ref_policy: PreTrainedModel
-    reward_model: PreTrainedModel
-    value_model: PreTrainedModel
-    average: PreTrainedModel | None = None
+    policy: PreTrainedModel | Branch
+    ref_policy: PreTrainedModel | Branch
+    reward_model: PreTrainedModel | Branch
+    value_model: PreTrainedModel | Branch | None
+    average: PreTrainedModel | Branch | None = None
 
 
 class PPOTrainer:
@@ -119,16 +117,10 @@ class PPOTrainer:
                     f"got {getattr(section, key)}. Change it, or the number of processes."
                 )
         self.section, self.workers, self.formatter, self.seed = section, workers, formatter, seed
-        # Dropout stays off, in rollouts and in training alike (N details, 13).
-        self.policy: Any = workers.wrap(models.policy.eval())
-        self.value_model: Any = workers.wrap(models.value_model.eval())
+        self.trained = ActorCritic(section, workers, models.policy, models.value_model)
         self.ref_policy: Any = workers.place(models.ref_policy)
         self.reward_model: Any = workers.place(models.reward_model)
         self.average: Any = None if models.average is None else workers.place(models.average)
-        self.policy_optimizer = make_optimizer(self.policy, section, section.learning_rate)
-        self.value_optimizer = make_optimizer(
-            self.value_model, section, section.value_learning_rate
-        )
         decoding = DecodingSection(
             temperature=section.temperature, max_new_tokens=section.max_new_tokens
         )
@@ -147,18 +139,29 @@ class PPOTrainer:
         self.iteration = 0
 
     @property
+    def policy(self) -> Any:
+        """Return the policy in training."""
+        return self.trained.policy
+
+    @property
+    def value_model(self) -> Any:
+        """Return the value model in training; None where the policy has a value head."""
+        return self.trained.value_model
+
+    @property
     def candidate(self) -> Any:
         """Return the policy that ``model/`` would hold now: the average where there is one."""
         return self.workers.unwrap(self.policy) if self.average is None else self.average
 
     def step(self) -> dict[str, float]:
         """Do one iteration of PPO and return its figures."""
-        tally = Average()
+        tally, factor = Average(), rate_factor(self.section, self.iteration)
+        self.trained.scale_rates(factor)
         with tally.timed("perf/rollout_seconds"):
             episodes = self.roll_out(self.next_prompts())
         with tally.timed("perf/score_seconds"):
             rollout = self.score(episodes)
-        with tally.timed("perf/train_seconds"):
+        with tally.timed("perf/train_seconds"), self.trained.training():
             self.update(rollout, tally)
             self.update_average()
         self.iteration += 1
@@ -167,8 +170,8 @@ class PPOTrainer:
         return {
             "episodes": self.iteration * self.section.rollout_batch_size,
             **described,
-            "policy/learning_rate": self.policy_optimizer.param_groups[0]["lr"],
-            "value/learning_rate": self.value_optimizer.param_groups[0]["lr"],
+            "policy/learning_rate": self.section.learning_rate * factor,
+            "value/learning_rate": self.section.value_learning_rate * factor,
             **tally.means(self.workers),
         }
 
@@ -192,13 +195,13 @@ class PPOTrainer:
     def ask(self, episodes: Episodes, policy: Any) -> Judged:
         """Ask the models about completions that a policy sampled."""
         section, workers = self.section, self.workers
-        asked, value_model = workers.unwrap(policy), workers.unwrap(self.value_model)
 
         def compute(part: Episodes) -> dict[str, Tensor]:
+            logits, values = self.trained.answer(part, policy)
             return {
-                "logprobs": self.completion_logprobs(asked, part),
+                "logprobs": token_logprobs(logits, part.completions),
                 "ref_logprobs": self.completion_logprobs(self.ref_policy, part),
-                "values": completion_values(workers, value_model, part),
+                "values": values,
                 "scores": self.score_rows(part),
             }
 
@@ -255,13 +258,7 @@ class PPOTrainer:
 
     def update(self, rollout: Rollout, tally: Average) -> None:
         """Take the optimizer steps of one iteration: epochs of shuffled minibatches."""
-        section, factor = self.section, rate_factor(self.section, self.iteration)
-        for optimizer, rate in (
-            (self.policy_optimizer, section.learning_rate),
-            (self.value_optimizer, section.value_learning_rate),
-        ):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * factor
+        section = self.section
         step = self.iteration * section.num_ppo_epochs * section.minibatches
         for epoch in range(section.num_ppo_epochs):
             order = permutation(len(rollout), self.seed, "minibatches", self.iteration, epoch)
@@ -285,43 +282,37 @@ class PPOTrainer:
         tokens, workers = minibatch.token_count, self.workers
         share = torch.arange(workers.rank, len(minibatch), workers.world_size)
         parts = list(minibatch.split(self.section.micro_batch_size, share))
+        if self.section.dropout:
+            seed_generators(self.seed, "dropout", step, workers.rank)
         for i, part in enumerate(parts):
-            last = i == len(parts) - 1
-            with (
-                workers.accumulating(self.policy, last=last),
-                workers.accumulating(self.value_model, last=last),
-            ):
+            with self.trained.accumulating(last=i == len(parts) - 1):
                 loss = self.ppo_loss(part.trimmed(), tally)
                 # Gradients are averaged over the processes: the product makes that a sum.
                 (loss * workers.world_size / tokens).backward()
-        gradients = [weight.grad for weight in self.policy.parameters()]
-        tally.add("grad_norm/policy", gradient_norm(gradients), 1)
+        tally.add("grad_norm/policy", self.trained.policy_gradient_norm(), 1)
         if self.ptx is not None:
             self.ptx.add_gradient(self.policy, step, tally)
-        self.take_steps(tally)
+        self.take_step(tally)
 
-    def take_steps(self, tally: Average) -> None:
-        """Clip the gradients and step both optimizers, unless a number is not finite."""
-        limit = self.section.max_grad_norm
-        norm = clip_gradient(self.policy, limit)
+    def take_step(self, tally: Average) -> None:
+        """Clip the gradients and take an optimizer step, unless a number is not finite."""
+        norm = self.trained.clip(tally)
         if self.ptx is not None:
             tally.add("grad_norm/both", norm, 1)
-        tally.add("grad_norm/value", clip_gradient(self.value_model, limit), 1)
         require_finite(self.iteration + 1, tally.lap(self.workers, "loss/", "grad_norm/"))
-        take_step(self.policy_optimizer)
-        take_step(self.value_optimizer)
+        self.trained.step()
 
     def ppo_loss(self, part: Rollout, tally: Average) -> Tensor:
         """Return the summed policy and value loss of some episodes, and note their figures."""
         section, mask, count = self.section, part.completion_mask, part.token_count
-        logits = completion_logits(self.workers, self.policy, part, section.temperature)
+        logits, values = self.trained.answer(part)
         logprobs = token_logprobs(logits, part.completions)
         policy_losses = clipped_policy_loss(
             logprobs, part.logprobs, part.advantages, section.clip_range
         )
         if part.importance is not None:
             policy_losses = policy_losses * part.importance
-        values = completion_values(self.workers, self.value_model, part).to(part.values.dtype)
+        values = values.to(part.values.dtype)
         value_losses = clipped_value_loss(
             values, part.values, part.returns, section.value_clip_range
         )
@@ -336,7 +327,8 @@ class PPOTrainer:
         figures |= {"loss/policy": policy_losses, "loss/value": value_losses}
         for name, tokens in figures.items():
             tally.add(name, masked_sum(tokens, mask), count)
-        loss = masked_sum(policy_losses, mask) + masked_sum(value_losses, mask)
+        value_loss = self.trained.value_coef * masked_sum(value_losses, mask)
+        loss = masked_sum(policy_losses, mask) + value_loss
         if section.entropy_coef:
             loss = loss - section.entropy_coef * masked_sum(token_entropy(logits), mask)
         return loss
@@ -354,8 +346,7 @@ class PPOTrainer:
     def stateful(self) -> dict[str, Any]:
         """Return what changes beside the models' weights; cursors follow from the iteration."""
         return {
-            "policy_optimizer": self.policy_optimizer,
-            "value_optimizer": self.value_optimizer,
+            "optimizers": self.trained,
             "kl": self.kl,
             "scaler": self.scaler,
         }
@@ -363,8 +354,7 @@ class PPOTrainer:
     def save_state(self, folder: Path) -> None:
         """Write all that an exact resume needs, from rank 0."""
         if self.workers.rank == 0:
-            self.workers.unwrap(self.policy).save_pretrained(folder / "policy")
-            self.workers.unwrap(self.value_model).save_pretrained(folder / "value")
+            self.trained.save(folder)
             if self.average is not None:
                 self.average.save_pretrained(folder / "average")
             state = {name: part.state_dict() for name, part in self.stateful.items()}

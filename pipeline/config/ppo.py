@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pipeline.config.hydra import HydraSection
 from pipeline.config.presets import PRESETS, Preset
 from pipeline.config.schema import Problem, Section
 from pipeline.config.source import Source
@@ -108,6 +109,10 @@ class PpoSection(Section):
     """Transformers' attention kernel; on a CPU ``eager`` trains short sequences faster."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    dropout: bool = False
+    """Keep the models' own dropout on in training passes (N details 13: off)."""
+    hydra: HydraSection | None = None
+    """Keep the models on one frozen backbone, with adapters; null trains all weights of two."""
     checkpoint_every: int = 50
     """Iterations between checkpoints."""
     keep_checkpoints: int = 2
@@ -190,6 +195,17 @@ class PpoSection(Section):
             )
         if self.eval_every and not self.eval_prompts:
             yield Problem("eval_prompts", "list prompts with eval_every", "Add held-out prompts.")
+        if self.hydra is not None and self.hydra.lora.dropout and not self.dropout:
+            yield Problem(
+                "dropout", "be true with a positive hydra.lora.dropout", "Or set that to 0."
+            )
+        if self.hydra is not None and self.hydra.value != "trunk" and self.activation_checkpointing:
+            # A layer that is run again would find the adapter of the model that ran last.
+            yield Problem(
+                "activation_checkpointing",
+                "be false with hydra.value: adapter",
+                "Set hydra.value: trunk.",
+            )
         for name in ("select", "patience"):
             if getattr(self, name) not in ("last", 0) and not self.eval_every:
                 yield Problem(
