@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from pipeline.errors import DataError, ModelError
@@ -23,6 +24,41 @@ def encode_document(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids: list[int] = tokenizer(text)["input_ids"]
     end = tokenizer.eos_token_id
     return ids if end is None or ids[-1:] == [end] else [*ids, end]
+
+
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, answer_next: bool = False
+) -> str:
+    """Render a conversation by a tokenizer's chat template, from its first character to its last.
+
+    Raises:
+        ModelError: if the template refuses the conversation (a role, an order of turns).
+    """
+    try:
+        text: str = tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=answer_next
+        )
+    except TemplateError as error:
+        raise ModelError(
+            f"The chat template of {tokenizer.name_or_path!r} must take the conversation, got "
+            f"'{error}'. Use a template that does, or other prompts."
+        ) from error
+    return text
+
+
+def drop_special_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """Remove what a tokenizer would read as special tokens from a text that another one wrote.
+
+    A completion could end its own turn, and begin one that praises it, by spelling them out.
+    """
+    added = tokenizer.added_tokens_decoder.values()
+    special = {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
+    # Where two overlap, the order decides what is left: it must be the same in every process.
+    ordered = sorted(filter(None, special), key=lambda token: (-len(token), token))
+    while any(token in text for token in ordered):
+        for token in ordered:
+            text = text.replace(token, "")
+    return text
 
 
 class Encoded(NamedTuple):
@@ -111,10 +147,7 @@ class Formatter:
         return ids
 
     def _render(self, messages: Sequence[Message], *, answer_next: bool = False) -> str:
-        text: str = self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=answer_next
-        )
-        return text
+        return render_chat(self.tokenizer, messages, answer_next=answer_next)
 
     def _segments(self, messages: Sequence[Message]) -> Iterator[tuple[str, bool]]:
         """Yield (text, written by the assistant) in order; an answer comes without its end."""

@@ -8,6 +8,8 @@ only, and no remote code runs.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,6 +113,21 @@ def load_base(base: str, dtype: torch.dtype = torch.float32) -> Base:
     path = Path(base)
     if path.suffix == ".gguf":
         return _load_gguf(path, dtype)
+    check_place(base)
+    tokenizer = load_tokenizer(base)
+    model = _from_pretrained(AutoModelForCausalLM, base, dtype)
+    commit = str(getattr(model.config, "_commit_hash", None) or "")
+    origin = {"base": base, "format": "safetensors", "revision": commit}
+    return Base(model, _with_template(tokenizer), origin)
+
+
+def check_place(name: str) -> None:
+    """Refuse what cannot be a model: a pickle, and a path where nothing is.
+
+    Raises:
+        ModelError: if it is one of them.
+    """
+    path = Path(name)
     if path.is_dir():
         refuse_pickle(path)
     elif path.suffix in PICKLED:
@@ -118,13 +135,8 @@ def load_base(base: str, dtype: torch.dtype = torch.float32) -> Base:
             f"{path} is a pickle, which can run code when it is opened. "
             "Convert the weights to safetensors and give that folder."
         )
-    elif path.is_absolute() or base.startswith((".", "~")):
-        raise ModelError(f"No model in {base}. Check the path.")
-    tokenizer = load_tokenizer(base)
-    model = _from_pretrained(AutoModelForCausalLM, base, dtype)
-    commit = str(getattr(model.config, "_commit_hash", None) or "")
-    origin = {"base": base, "format": "safetensors", "revision": commit}
-    return Base(model, _with_template(tokenizer), origin)
+    elif path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise ModelError(f"No model in {name}. Check the path.")
 
 
 def _load_gguf(path: Path, dtype: torch.dtype) -> Base:
@@ -225,10 +237,8 @@ def new_reward_model(
     The head's weights are drawn from N(0, 1/sqrt(hidden_size + 1)) (N details, 8).
     """
     refuse_pickle(path)
-    verbosity = logging.get_verbosity()
     # A policy has no head for scores: transformers would warn that it is new.
-    logging.set_verbosity_error()
-    try:
+    with _quiet():
         model = _from_pretrained(
             AutoModelForSequenceClassification,
             path,
@@ -236,8 +246,6 @@ def new_reward_model(
             num_labels=1,
             pad_token_id=formatter.pad_id,
         )
-    finally:
-        logging.set_verbosity(verbosity)
     _replace_head(model)
     generator = torch.Generator().manual_seed(seed)
     weight = model.score.weight
@@ -248,22 +256,51 @@ def new_reward_model(
     return model
 
 
-def load_reward_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Load a reward model from a stage's folder."""
-    refuse_pickle(path)
-    return _replace_head(_from_pretrained(AutoModelForSequenceClassification, path, dtype))
+def load_reward_model(path: Path | str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Load a reward model from a folder or by a Hugging Face name.
+
+    Raises:
+        ModelError: if its head was not trained (a policy has none), or gives several scores.
+    """
+    check_place(str(path))
+    # Transformers would draw a missing head at random, and only warn.
+    with _quiet():
+        model, loaded = _from_pretrained(
+            AutoModelForSequenceClassification, path, dtype, output_loading_info=True
+        )
+    missing, labels = sorted(loaded["missing_keys"]), model.config.num_labels
+    if missing or labels != 1:
+        got = f"no weights for {missing[0]}" if missing else f"{labels} labels"
+        raise ModelError(
+            f"{path} must hold a reward model, a sequence classifier with one trained score, "
+            f"got {got}. Name another model."
+        )
+    return _replace_head(model) if reads_last_token(model) else model
 
 
-def new_value_model(reward_path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def new_value_model(reward_path: Path | str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Make a value model of a reward model: its trunk, its head, its offset as the bias."""
     reward_model = load_reward_model(reward_path, dtype)
-    # Transformers' token classifier has dropout 0.1 unless told otherwise; PPO trains without.
-    config = AutoConfig.from_pretrained(reward_path, classifier_dropout=0.0, num_labels=1)
-    model = AutoModelForTokenClassification.from_config(config).to(dtype)
-    model.model.load_state_dict(reward_model.model.state_dict())
+    model = _blank_value_model(reward_path, reward_model, dtype)
     with torch.no_grad():
         model.score.weight.copy_(reward_model.score.weight)
         model.score.bias.fill_(-score_offset(reward_model))
+    return model
+
+
+def zero_value_model(policy_path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Make a value model of a policy: its trunk, and a head of zeros (N details, 11)."""
+    return _blank_value_model(policy_path, load_policy(policy_path, dtype), dtype)
+
+
+def _blank_value_model(path: Path | str, owner: Any, dtype: torch.dtype) -> PreTrainedModel:
+    """Make a value model with the owner's trunk; every value is 0."""
+    # Transformers' token classifier has dropout 0.1 unless told otherwise; PPO trains without.
+    config = AutoConfig.from_pretrained(path, classifier_dropout=0.0, num_labels=1)
+    model = AutoModelForTokenClassification.from_config(config).to(dtype)
+    model.model.load_state_dict(owner.model.state_dict())
+    torch.nn.init.zeros_(model.score.weight)
+    torch.nn.init.zeros_(model.score.bias)
     return _replace_head(model)
 
 
@@ -271,6 +308,11 @@ def load_value_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrain
     """Load a value model."""
     refuse_pickle(path)
     return _replace_head(_from_pretrained(AutoModelForTokenClassification, path, dtype))
+
+
+def reads_last_token(reward_model: Any) -> bool:
+    """Tell whether a reward model is a decoder with a linear head over its hidden states."""
+    return isinstance(getattr(reward_model, "score", None), nn.Linear)
 
 
 def score_offset(reward_model: Any) -> float:
@@ -281,6 +323,9 @@ def score_offset(reward_model: Any) -> float:
 def score_sequences(reward_model: Any, ids: Tensor, mask: Tensor) -> Tensor:
     """Score conversations at their last real token, before the offset, wherever the padding is.
 
+    A model that reads no last token (an encoder) pools as it was trained to; its rows must be
+    padded on the right.
+
     Args:
         reward_model: a sequence classifier with one label.
         ids: token ids, [batch, time].
@@ -288,8 +333,10 @@ def score_sequences(reward_model: Any, ids: Tensor, mask: Tensor) -> Tensor:
     Returns:
         Scores before the offset, [batch].
     """
-    trunk = reward_model.model
-    hidden = trunk(
+    if not reads_last_token(reward_model):
+        pooled: Tensor = reward_model(input_ids=ids, attention_mask=mask.long()).logits.squeeze(-1)
+        return pooled
+    hidden = reward_model.base_model(
         input_ids=ids,
         attention_mask=mask.long(),
         position_ids=positions(mask),
@@ -333,16 +380,24 @@ def _with_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBas
     return tokenizer
 
 
-def _from_pretrained(
-    kind: Any, path: Path | str, dtype: torch.dtype, **options: Any
-) -> PreTrainedModel:
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' warnings back."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _from_pretrained(kind: Any, path: Path | str, dtype: torch.dtype, **options: Any) -> Any:
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
     try:
-        model: PreTrainedModel = kind.from_pretrained(str(path), dtype=dtype, **safe, **options)
+        return kind.from_pretrained(str(path), dtype=dtype, **safe, **options)
     except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
             f"No model could be loaded from {path} ({reason}). "
             "Give a folder with safetensors, or a model's name and a connection."
         ) from error
-    return model

@@ -1,4 +1,4 @@
-"""Optimise a policy against a reward model with PPO, pretraining gradients mixed in (PPO-ptx).
+"""Optimise a policy against a reward with PPO, pretraining gradients mixed in (PPO-ptx).
 
     objective(phi) = E_{x, y ~ pi_phi} [ r(x, y) - beta log(pi_phi(y|x) / pi_ref(y|x)) ]
                      + gamma E_{x ~ pretrain} [ log pi_phi(x) ]
@@ -31,6 +31,7 @@ from transformers import PreTrainedModel
 
 from pipeline.advantages import estimate_advantages, shape_rewards
 from pipeline.config.ppo import PpoSection
+from pipeline.config.rewards import metric_keys
 from pipeline.config.sampling import DecodingSection
 from pipeline.cursors import Cursor, permutation
 from pipeline.distributed import Workers
@@ -38,7 +39,6 @@ from pipeline.errors import ConfigError
 from pipeline.formatting import Formatter
 from pipeline.losses import clipped_policy_loss, clipped_value_loss, token_entropy, token_logprobs
 from pipeline.masked import masked_mean, masked_sum, masked_variance, positions, whiten
-from pipeline.models import score_offset, score_sequences
 from pipeline.optimizing import (
     Average,
     add_gradients,
@@ -49,6 +49,7 @@ from pipeline.optimizing import (
     warm_up,
 )
 from pipeline.records import Prompt
+from pipeline.rewards import Reward
 from pipeline.rollout import Episodes, Rollout, lay_out
 from pipeline.runs import StageRun
 from pipeline.sampling import sample_completions
@@ -56,19 +57,19 @@ from pipeline.sampling import sample_completions
 
 @dataclass(frozen=True)
 class Models:
-    """The four models of PPO; all share one tokenizer.
+    """The models of PPO, which share one tokenizer, and the reward.
 
     Attributes:
         policy: what is trained; starts as the reference.
         ref_policy: frozen; the KL is measured to it.
-        reward_model: frozen; scores whole conversations.
-        value_model: trained; starts as the reward model.
+        reward: frozen; scores whole conversations.
+        value_model: trained; starts as the reward model where one reads the policy's tokens.
         average: moving average of the policy's weights; None keeps none.
     """
 
     policy: PreTrainedModel
     ref_policy: PreTrainedModel
-    reward_model: PreTrainedModel
+    reward: Reward
     value_model: PreTrainedModel
     average: PreTrainedModel | None = None
 
@@ -80,7 +81,7 @@ class PPOTrainer:
         section: hyper-parameters.
         workers: the processes at work.
         formatter: of the tokenizer that the models share.
-        models: policy, reference, reward model, value model.
+        models: policy, reference, reward, value model.
         prompts: what to roll out.
         ptx_sequences: packed pretraining text, [sequences, tokens]; None without ptx.
         seed: the run's.
@@ -112,7 +113,7 @@ class PPOTrainer:
         self.policy: Any = workers.wrap(models.policy.eval())
         self.value_model: Any = workers.wrap(models.value_model.eval())
         self.ref_policy: Any = workers.place(models.ref_policy)
-        self.reward_model: Any = workers.place(models.reward_model)
+        self.reward = models.reward
         self.average: Any = None if models.average is None else workers.place(models.average)
         self.policy_optimizer = make_optimizer(self.policy, section, section.learning_rate)
         self.value_optimizer = make_optimizer(
@@ -182,17 +183,16 @@ class PPOTrainer:
         encoded = [self.encoded[prompt] for prompt in prompts]
         ids, attention_mask, completion_mask = lay_out(encoded, rows, self.formatter.pad_id)
         ended = torch.tensor([row[-1] == self.formatter.end_id for row in rows])
-        fields = (ids, attention_mask, completion_mask, ended)
+        fields = (ids, attention_mask, completion_mask, ended, torch.tensor(prompts))
         return Episodes(*(field.to(workers.device) for field in fields))
 
     @torch.no_grad()
     def score(self, episodes: Episodes) -> Rollout:
-        """Ask the four models about the completions, shape rewards, estimate advantages."""
+        """Ask models and reward about the completions, shape rewards, estimate advantages."""
         section, workers = self.section, self.workers
         mask, device = episodes.completion_mask, workers.device
         dtype = self.ref_policy.get_output_embeddings().weight.dtype
         logprobs, ref_logprobs, values = torch.zeros(3, *mask.shape, dtype=dtype, device=device)
-        scores = torch.zeros(len(episodes), dtype=dtype, device=device)
         share = torch.arange(workers.rank, len(episodes), workers.world_size)
         for start in range(0, len(share), section.rollout_micro_batch_size):
             rows = share[start : start + section.rollout_micro_batch_size]
@@ -204,13 +204,12 @@ class PPOTrainer:
             ref_logprobs[rows, :time] = token_logprobs(logits, part.completions).to(dtype)
             value_model = workers.unwrap(self.value_model)
             values[rows, :time] = self.completion_values(value_model, part).to(dtype)
-            scores[rows] = self.score_rows(part).to(dtype)
         # Each row was filled on one process, and is zero on the others.
         logprobs, ref_logprobs, values = (
             torch.where(mask, workers.total(column), 0.0)
             for column in (logprobs, ref_logprobs, values)
         )
-        scores = workers.total(scores)
+        scores, components = self.ask_reward(episodes, dtype)
         rewards = shape_rewards(scores, logprobs, ref_logprobs, mask, section.kl_coef)
         if section.whiten_rewards:
             rewards = whiten(rewards, mask, shift_mean=False)
@@ -222,6 +221,7 @@ class PPOTrainer:
         return Rollout(
             **vars(episodes),
             scores=scores,
+            components=components,
             logprobs=logprobs,
             ref_logprobs=ref_logprobs,
             values=values,
@@ -230,14 +230,17 @@ class PPOTrainer:
             returns=returns,
         )
 
-    def score_rows(self, episodes: Episodes) -> Tensor:
-        """Return the reward model's scores, demonstrations at 0, less the missing-end penalty."""
-        with self.workers.autocast():
-            scores = score_sequences(self.reward_model, episodes.ids, episodes.attention_mask)
-        scores = scores - score_offset(self.reward_model)
-        if self.section.missing_eos_penalty is None:
-            return scores
-        return torch.where(episodes.ended, scores, scores - self.section.missing_eos_penalty)
+    def ask_reward(self, episodes: Episodes, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the scores less the missing-end penalty, [batch], and the reward's components."""
+        rows = zip(episodes.completions.cpu(), episodes.completion_mask.cpu(), strict=True)
+        texts = [self.formatter.decode(ids[real].tolist()) for ids, real in rows]
+        asked = [self.prompts[i] for i in episodes.prompts.tolist()]
+        scored = self.reward(asked, texts, episodes)
+        scores = scored.total.to(dtype)
+        if self.section.missing_eos_penalty is not None:
+            penalized = scores - self.section.missing_eos_penalty
+            scores = torch.where(episodes.ended, scores, penalized)
+        return scores, scored.components
 
     def completion_logits(self, model: Any, episodes: Episodes) -> Tensor:
         """Return the logits that the completion tokens were drawn from, [batch, time, vocabulary].
@@ -382,6 +385,9 @@ class PPOTrainer:
             "value/mean": masked_mean(rollout.values, mask),
             "value/explained_variance": 1 - unexplained / variance,
         }
+        for name, scores in zip(self.reward.names, rollout.components.T, strict=True):
+            mean, spread = metric_keys(name)
+            figures |= {mean: scores.mean(), spread: scores.std(correction=0)}
         named = {name: float(figure) for name, figure in figures.items()}
         return {"episodes": self.iteration * self.section.rollout_batch_size, **named}
 

@@ -23,12 +23,14 @@ class Episodes:
         attention_mask: True at real tokens, [batch, width].
         completion_mask: True at real completion tokens, [batch, time].
         ended: True where the completion ended by itself, [batch].
+        prompts: index of each row's prompt in the stage's list, [batch].
     """
 
     ids: Tensor
     attention_mask: Tensor
     completion_mask: Tensor
     ended: Tensor
+    prompts: Tensor
 
     @property
     def completions(self) -> Tensor:
@@ -63,7 +65,7 @@ class Episodes:
         cut = {
             name: tensor[:, width if name in ("ids", "attention_mask") else slice(last)]
             for name, tensor in vars(self).items()
-            if tensor.dim() == 2
+            if tensor.dim() == 2 and name != "components"
         }
         return dataclasses.replace(self, **cut)
 
@@ -73,7 +75,8 @@ class Rollout(Episodes):
     """Episodes with all that the update needs.
 
     Attributes:
-        scores: from the reward model, the missing-end penalty included, [batch].
+        scores: weighted sum of the rewards, the missing-end penalty included, [batch].
+        components: the single rewards before weights and penalty, [batch, rewards].
         logprobs: of the completions under the policy that sampled them, [batch, time].
         ref_logprobs: under the reference, [batch, time].
         values: before each completion token, [batch, time].
@@ -83,6 +86,7 @@ class Rollout(Episodes):
     """
 
     scores: Tensor
+    components: Tensor
     logprobs: Tensor
     ref_logprobs: Tensor
     values: Tensor

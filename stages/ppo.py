@@ -19,14 +19,15 @@ from pipeline.errors import ConfigError
 from pipeline.formatting import Formatter
 from pipeline.models import (
     load_policy,
-    load_reward_model,
     load_value_model,
     new_value_model,
     save_model,
     set_attention,
+    zero_value_model,
 )
 from pipeline.ppo import Models, PPOTrainer
 from pipeline.pretraining import draw_corpus
+from pipeline.reward_sources import OpenRewards, hash_rewards, open_rewards
 from pipeline.runs import StageRun, model_of, open_stage
 from pipeline.tokenizer import load_tokenizer
 from stages.entry import run_stage_module
@@ -38,20 +39,25 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
     texts = _ptx_sources(config, name, section)
     workers = Workers(section.precision)
     sources = hash_sources([*section.prompts, *texts], config.seed)
-    parents = [section.init, section.reward]
+    sources |= workers.on_main(lambda: hash_rewards(section, name))
+    parents = [section.init, *section.reward_stages]
     with open_stage(
         config, name, parents=parents, sources=sources, crew=workers, force=force
     ) as stage:
         if stage.skip:
             return
         formatter = Formatter(load_tokenizer(model_of(config, section.init)))
-        models = _load(config, section, stage)
+        prompts = read_prompts(section.prompts, config.seed)
+        folders = {parent: model_of(config, parent) for parent in section.reward_stages}
+        rewards = open_rewards(section, workers, formatter, folders, prompts, name)
+        stage.note_sources(rewards.revisions)
+        models = _load(config, section, stage, rewards)
         trainer = PPOTrainer(
             section,
             workers,
             formatter,
             models,
-            prompts=read_prompts(section.prompts, config.seed),
+            prompts=prompts,
             ptx_sequences=_draw_ptx(config, section, models, formatter) if texts else None,
             seed=config.seed,
         )
@@ -75,10 +81,10 @@ def _ptx_sources(config: RunConfig, name: str, section: PpoSection) -> Sequence[
     return texts
 
 
-def _load(config: RunConfig, section: PpoSection, stage: StageRun) -> Models:
-    """Load the four models: the trained ones from the checkpoint that is resumed, if there is."""
+def _load(config: RunConfig, section: PpoSection, stage: StageRun, rewards: OpenRewards) -> Models:
+    """Load the models: the trained ones from the checkpoint that is resumed, if there is."""
     dtype = DTYPES[section.precision]
-    start, reward = model_of(config, section.init), model_of(config, section.reward)
+    start = model_of(config, section.init)
     resumed = stage.resume_from
     policy = load_policy(resumed / "policy" if resumed else start, dtype)
     if section.activation_checkpointing:
@@ -86,17 +92,20 @@ def _load(config: RunConfig, section: PpoSection, stage: StageRun) -> Models:
     average = None
     if section.ema_decay is not None:
         average = load_policy(resumed / "average" if resumed else start, dtype)
-    value = (
-        load_value_model(resumed / "value", dtype) if resumed else new_value_model(reward, dtype)
-    )
+    if resumed:
+        value = load_value_model(resumed / "value", dtype)
+    elif rewards.value_start is not None:
+        value = new_value_model(rewards.value_start, dtype)
+    else:
+        value = zero_value_model(start, dtype)
     models = Models(
         policy=policy,
         ref_policy=load_policy(start, dtype),
-        reward_model=load_reward_model(reward, dtype),
+        reward=rewards.reward,
         value_model=value,
         average=average,
     )
-    for model in (policy, value, models.ref_policy, models.reward_model):
+    for model in (policy, value, models.ref_policy):
         set_attention(model, section.attention, stage.name)
     return models
 

@@ -24,13 +24,15 @@ LAYERS = (
         "sampling",
         "rollout",
         "judges",
+        "reward_functions",
+        "rewards",
         "labeling",
         "collecting",
         "self_instruct",
         "task_screen",
         "task_text",
     },
-    {"optimizing", "checkpointing", "pretraining", "sft", "reward", "ppo"},
+    {"optimizing", "checkpointing", "pretraining", "sft", "reward", "reward_sources", "ppo"},
     {"evaluation", "report"},
 )
 """What is inside ``pipeline``, lowest first: a part imports from its own layer and those below."""

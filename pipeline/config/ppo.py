@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from pipeline.config.rewards import DEFAULT_REWARD, RewardSource, reward_problems
 from pipeline.config.schema import Problem, Section
 from pipeline.config.source import Source
 from pipeline.config.training import Attention, Precision
@@ -16,8 +17,10 @@ class PpoSection(Section):
 
     init: str = "sft@ppo_init"
     """Stage whose model is the policy's start and the KL reference (InstructGPT C.3)."""
-    reward: str = "reward"
+    reward: str = DEFAULT_REWARD
     """Stage whose reward model scores completions and initialises the value model."""
+    rewards: list[RewardSource] = field(default_factory=list)
+    """What scores completions, as a weighted sum; empty takes the stage in ``reward`` alone."""
     prompts: list[Source] = field(default_factory=list)
     """Prompts to roll out; none repeats within an epoch."""
     episodes: int = 256_000
@@ -124,6 +127,24 @@ class PpoSection(Section):
             )
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             yield Problem("ema_decay", "lie in [0, 1), or be null", "The paper uses 0.992.")
+        yield from reward_problems(self.reward, self.rewards)
+
+    @property
+    def reward_sources(self) -> list[RewardSource]:
+        """Return what scores completions, in the order of the sum."""
+        return self.rewards or [RewardSource(stage=self.reward)]
+
+    def reward_paths(self, where: str) -> list[tuple[str, RewardSource]]:
+        """Return each of them after the dotted path that an error about it names."""
+        if not self.rewards:
+            return [(f"{where}.reward", source) for source in self.reward_sources]
+        return [(f"{where}.rewards[{i}].{s.kind}", s) for i, s in enumerate(self.rewards)]
+
+    @property
+    def reward_stages(self) -> list[str]:
+        """Return the reward stages among them, each once."""
+        stages = [source.stage for source in self.reward_sources if source.stage is not None]
+        return list(dict.fromkeys(stages))
 
     @property
     def iterations(self) -> int:

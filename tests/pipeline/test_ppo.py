@@ -13,6 +13,7 @@ from pipeline.models import load_reward_model, new_value_model
 from pipeline.optimizing import Average, warm_up
 from pipeline.ppo import Models, PPOTrainer
 from pipeline.records import Prompt
+from pipeline.rewards import ModelReward
 
 PROMPTS = [
     Prompt.from_text(text)
@@ -45,19 +46,26 @@ SECTION = PpoSection(
 
 @pytest.fixture
 def make_trainer(make_policy, reward_folder, tiny_formatter):
-    def make(section=SECTION, prompts=PROMPTS, ptx=None, policy_seed=0):
-        dtype = DTYPES[section.precision]
+    def make(section=SECTION, prompts=PROMPTS, ptx=None, policy_seed=0, reward=None):
+        dtype, workers = DTYPES[section.precision], Workers(section.precision)
         policy = make_policy(policy_seed, dtype)
         models = Models(
             policy=policy,
             ref_policy=make_policy(0, dtype),
-            reward_model=load_reward_model(reward_folder, dtype),
+            reward=reward
+            or ModelReward(
+                load_reward_model(reward_folder, dtype),
+                workers,
+                name="reward",
+                where="ppo.reward",
+                batch_size=section.rollout_micro_batch_size,
+            ),
             value_model=new_value_model(reward_folder, dtype),
             average=copy.deepcopy(policy),
         )
         return PPOTrainer(
             section,
-            Workers(section.precision),
+            workers,
             tiny_formatter,
             models,
             prompts=prompts,
@@ -149,7 +157,7 @@ def test_scores_are_the_reward_models_at_the_last_token_less_offset_and_penalty(
     assert not rollout.ended.all()
     for row in range(len(rollout)):
         real = rollout.ids[row][rollout.attention_mask[row]]
-        raw = trainer.reward_model(input_ids=real[None]).logits.item()
+        raw = trainer.reward.model(input_ids=real[None]).logits.item()
         expected = raw - 0.25 - (0.0 if rollout.ended[row] else 2.0)
         assert rollout.scores[row].item() == pytest.approx(expected, abs=1e-6)
 
@@ -159,8 +167,8 @@ def test_the_value_model_starts_as_the_reward_model(make_trainer):
     rollout = roll(trainer)
     real = rollout.ids[0][rollout.attention_mask[0]]
     count = int(rollout.completion_mask[0].sum())
-    hidden = trainer.reward_model.model(input_ids=real[None]).last_hidden_state
-    expected = trainer.reward_model.score(hidden)[0, :, 0] - 0.25
+    hidden = trainer.reward.model.model(input_ids=real[None]).last_hidden_state
+    expected = trainer.reward.model.score(hidden)[0, :, 0] - 0.25
     # HF's RMSNorm computes in float32, whatever the weights' type.
     assert torch.allclose(rollout.values[0, :count], expected[-count - 1 : -1], atol=1e-6)
 
