@@ -163,5 +163,24 @@ def test_a_minibatch_that_does_not_divide(refuse):
     assert "Use 2 or 4" in refuse("ppo", "ppo.minibatch_size=3")
 
 
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("{stage: rewrd}", "ppo.rewards[0].stage must name a reward stage"),
+        ("{model: runs/nowhere/model}", "No model in runs/nowhere/model"),
+        ("{model: FOREIGN}", "must have the policy's vocabulary and chat template, got FOREIGN"),
+        ("{model: POLICY}", "POLICY must hold a reward model"),
+        ("{function: nowhere_at_all:f}", "ModuleNotFoundError"),
+        ("{function: statistics:meen}", "Did you mean 'mean'?"),
+        ("{function: 'statistics:mean'}", "must give one finite number a completion, got TypeErro"),
+    ],
+)
+def test_a_reward_that_cannot_be_used(refuse, run_dir, foreign_folder, source, said):
+    places = {"FOREIGN": str(foreign_folder), "POLICY": str(run_dir / "sft/model")}
+    for name, path in places.items():
+        source, said = source.replace(name, path), said.replace(name, path)
+    assert said in refuse("ppo", f"ppo.rewards=[{source}]")
+
+
 def test_an_unknown_task_names_the_nearest(refuse):
     assert "hellaswag" in refuse("evaluate", "evaluate.tasks=[hellaswagg]")

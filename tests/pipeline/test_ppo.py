@@ -7,13 +7,14 @@ import torch
 
 from pipeline.config.ppo import PpoSection
 from pipeline.distributed import DTYPES, Workers
-from pipeline.errors import ConfigError, DataError, SteerlineError
+from pipeline.errors import ConfigError, DataError, RewardError, SteerlineError
 from pipeline.masked import masked_sum
-from pipeline.models import load_reward_model, new_value_model
+from pipeline.models import load_reward_model, new_value_model, zero_value_model
 from pipeline.optimizing import Average, warm_up
 from pipeline.ppo import Models, PPOTrainer
 from pipeline.records import Prompt
-from pipeline.rewards import ModelReward
+from pipeline.rewards import FunctionReward, ModelReward, WeightedSum
+from pipeline.sampling import sample_completions
 
 PROMPTS = [
     Prompt.from_text(text)
@@ -46,7 +47,7 @@ SECTION = PpoSection(
 
 @pytest.fixture
 def make_trainer(make_policy, reward_folder, tiny_formatter):
-    def make(section=SECTION, prompts=PROMPTS, ptx=None, policy_seed=0, reward=None):
+    def make(section=SECTION, prompts=PROMPTS, ptx=None, policy_seed=0, reward=None, value=None):
         dtype, workers = DTYPES[section.precision], Workers(section.precision)
         policy = make_policy(policy_seed, dtype)
         models = Models(
@@ -60,7 +61,7 @@ def make_trainer(make_policy, reward_folder, tiny_formatter):
                 where="ppo.reward",
                 batch_size=section.rollout_micro_batch_size,
             ),
-            value_model=new_value_model(reward_folder, dtype),
+            value_model=value or new_value_model(reward_folder, dtype),
             average=copy.deepcopy(policy),
         )
         return PPOTrainer(
@@ -322,3 +323,105 @@ def test_sizes_must_divide_over_processes(make_trainer, monkeypatch):
 def test_a_prompt_without_room_is_refused(make_trainer):
     with pytest.raises(DataError, match=r"ppo\.prompts: a prompt must have at most 56 tokens"):
         make_trainer(prompts=[Prompt.from_text("cat dog fox " * 30)])
+
+
+def by_function(function, weight=1.0, name="f"):
+    reward = FunctionReward(function, Workers(), name=name, where="ppo.rewards[0].function")
+    return WeightedSum([(weight, reward)], "ppo.rewards")
+
+
+def test_a_function_is_given_the_prompts_and_the_texts_as_they_were_sampled(
+    make_trainer, tiny_formatter
+):
+    seen = []
+
+    def function(prompts, completions):
+        seen.append((prompts, completions))
+        return [0.0] * len(prompts)
+
+    trainer = make_trainer(reward=by_function(function))
+    taken = trainer.next_prompts()
+    sampled = sample_completions(
+        trainer.policy,
+        tiny_formatter,
+        [PROMPTS[i] for i in taken],
+        trainer.decoding,
+        seed=5,
+        step=0,
+        sample_index=list(range(8)),
+    )
+    roll(trainer)
+    assert seen == [([PROMPTS[i] for i in taken], [sample.text for sample in sampled])]
+
+
+def test_the_score_is_the_weighted_sum_less_the_penalty_and_each_reward_is_logged(
+    make_trainer, reward_folder, tiny_formatter
+):
+    def length(prompts, completions):
+        assert prompts
+        return [float(len(text)) for text in completions]
+
+    model = ModelReward(
+        load_reward_model(reward_folder, torch.float64),
+        Workers(),
+        name="rm",
+        where="ppo.rewards[1].stage",
+        batch_size=3,
+    )
+    counted = FunctionReward(length, Workers(), name="length", where="ppo.rewards[0].function")
+    together = WeightedSum([(0.25, counted), (2.0, model)], "ppo.rewards")
+    section = change(missing_eos_penalty=3.0, max_new_tokens=40, temperature=9.0)
+    trainer = make_trainer(section, reward=together)
+    rollout = roll(trainer)
+    assert 0 < rollout.ended.sum() < len(rollout)
+    texts = [
+        tiny_formatter.decode(ids[mask].tolist())
+        for ids, mask in zip(rollout.completions, rollout.completion_mask, strict=True)
+    ]
+    lengths = torch.tensor([float(len(text)) for text in texts], dtype=torch.float64)
+    alone = make_trainer(dataclasses.replace(section, missing_eos_penalty=None), reward=model)
+    scores = roll(alone).scores
+    expected = 0.25 * lengths + 2 * scores - 3 * (~rollout.ended).double()
+    assert torch.allclose(rollout.scores, expected, rtol=0, atol=1e-9)
+    figures = trainer.describe(rollout)
+    assert figures["reward/length"] == pytest.approx(lengths.mean().item())
+    assert figures["reward/length_std"] == pytest.approx(lengths.std(correction=0).item())
+    assert figures["reward/rm"] == pytest.approx(scores.mean().item())
+    assert [key for key in figures if key.startswith("reward/")] == [
+        "reward/length",
+        "reward/length_std",
+        "reward/rm",
+        "reward/rm_std",
+    ]
+
+
+def test_a_bad_reward_stops_before_the_step(make_trainer):
+    trainer = make_trainer(reward=by_function(lambda _, texts: [float("nan")] * len(texts)))
+    before = [w.clone() for m in (trainer.policy, trainer.value_model) for w in m.parameters()]
+    with pytest.raises(RewardError, match="got nan at prompt"):
+        trainer.step()
+    after = [w for m in (trainer.policy, trainer.value_model) for w in m.parameters()]
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    assert trainer.iteration == 0
+
+
+def test_a_function_alone_is_learned_from_a_value_model_of_zeros(make_trainer, policy_folder):
+    def spaces(prompts, completions):
+        assert prompts
+        return [float(text.count(" ")) for text in completions]
+
+    section = change(
+        episodes=8 * 40,
+        num_ppo_epochs=2,
+        kl_coef=0.0,
+        learning_rate=2e-3,
+        ema_decay=None,
+        missing_eos_penalty=None,
+    )
+    value = zero_value_model(policy_folder, torch.float64)
+    trainer = make_trainer(section, reward=by_function(spaces), value=value)
+    history = [trainer.step() for _ in range(section.iterations)]
+    assert history[0]["value/mean"] == 0
+    early = sum(figures["reward/f"] for figures in history[:5]) / 5
+    late = sum(figures["reward/f"] for figures in history[-5:]) / 5
+    assert late > early + history[0]["reward/f_std"]
