@@ -126,21 +126,25 @@ class Formatter:
         )
         return text
 
-    def check_length(self, prompt: Prompt, room: int, where: str) -> list[int]:
-        """Encode a prompt that must leave room in the context.
+    def check_lengths(self, prompts: Sequence[Prompt], room: int, where: str) -> list[list[int]]:
+        """Encode prompts that must leave room in the context.
 
         Raises:
-            DataError: if it is longer than ``room`` tokens; names the setting ``where``.
+            DataError: if any is longer than ``room`` tokens; says how many are, and names the
+                longest and the setting ``where``.
         """
-        ids = self.prompt_ids(prompt.messages)
-        if len(ids) > room:
-            start = prompt.messages[-1]["content"][:40]
+        encoded = [self.prompt_ids(prompt.messages) for prompt in prompts]
+        too_long = sum(len(ids) > room for ids in encoded)
+        if too_long:
+            longest = max(range(len(encoded)), key=lambda i: len(encoded[i]))
+            start = prompts[longest].messages[-1]["content"][:40]
             raise DataError(
                 f"{where}: a prompt must have at most {room} tokens to leave room for its "
-                f"completion in the context, got {len(ids)} ({start!r}...). "
-                "Shorten or remove it, or lower max_new_tokens."
+                f"completion in the context, got {len(encoded[longest])} at prompt "
+                f"{prompts[longest].id} ({start!r}...), the longest of {too_long} too long among "
+                f"{len(encoded)}. Shorten or remove them, or lower max_new_tokens."
             )
-        return ids
+        return encoded
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -124,7 +124,7 @@ class PPOTrainer:
         )
         room = models.policy.config.max_position_embeddings - section.max_new_tokens
         self.prompts = prompts
-        self.encoded = [formatter.check_length(prompt, room, "ppo.prompts") for prompt in prompts]
+        self.encoded = formatter.check_lengths(prompts, room, "ppo.prompts")
         self.prompt_cursor = Cursor(len(prompts), seed, "prompts")
         self.ptx_sequences = ptx_sequences
         self.ptx_cursor = Cursor(0 if ptx_sequences is None else len(ptx_sequences), seed, "ptx")
@@ -183,8 +183,9 @@ class PPOTrainer:
         encoded = [self.encoded[prompt] for prompt in prompts]
         ids, attention_mask, completion_mask = lay_out(encoded, rows, self.formatter.pad_id)
         ended = torch.tensor([row[-1] == self.formatter.end_id for row in rows])
-        fields = (ids, attention_mask, completion_mask, ended, torch.tensor(prompts))
-        return Episodes(*(field.to(workers.device) for field in fields))
+        fields = (ids, attention_mask, completion_mask, ended)
+        asked = tuple(self.prompts[prompt] for prompt in prompts)
+        return Episodes(*(field.to(workers.device) for field in fields), asked)
 
     @torch.no_grad()
     def score(self, episodes: Episodes) -> Rollout:
@@ -234,8 +235,7 @@ class PPOTrainer:
         """Return the scores less the missing-end penalty, [batch], and the reward's components."""
         rows = zip(episodes.completions.cpu(), episodes.completion_mask.cpu(), strict=True)
         texts = [self.formatter.decode(ids[real].tolist()) for ids, real in rows]
-        asked = [self.prompts[i] for i in episodes.prompts.tolist()]
-        scored = self.reward(asked, texts, episodes)
+        scored = self.reward(episodes.prompts, texts, episodes)
         scores = scored.total.to(dtype)
         if self.section.missing_eos_penalty is not None:
             penalized = scores - self.section.missing_eos_penalty

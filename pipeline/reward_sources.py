@@ -7,6 +7,7 @@ model of another vocabulary is refused, for the same ids would mean other words 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from pipeline.records import Message, Prompt
 from pipeline.reward_functions import hash_function, load_function
 from pipeline.rewards import FunctionReward, ModelReward, Reward, TextReward, WeightedSum
 from pipeline.tokenizer import find_difference, load_tokenizer
+
+logger = logging.getLogger(__name__)
 
 REVISION = "revision of "
 SHOWN = 24
@@ -95,6 +98,7 @@ def open_rewards(
     parts: list[tuple[float, Reward]] = []
     starts: dict[str, str] = {}
     revisions: dict[str, str] = {}
+    _note_padding(policy.tokenizer, "the policy", workers)
     for where, source in section.reward_paths(stage):
         named = {"name": source.label, "where": where}
         if source.function is not None:
@@ -103,6 +107,7 @@ def open_rewards(
             continue
         path = str(folders[source.stage]) if source.stage is not None else str(source.model)
         tokenizer = load_tokenizer(path)
+        _note_padding(tokenizer, path, workers)
         if not source.retokenize:
             _check_vocabulary(policy, tokenizer, prompts, where, path)
             starts.setdefault(source.kind, path)
@@ -164,6 +169,16 @@ def _find_template_difference(
                 f"{here[at : at + SHOWN]!r} here"
             )
     return None
+
+
+def _note_padding(tokenizer: PreTrainedTokenizerBase, whose: str, workers: Workers) -> None:
+    """Tell the user that padding is no end of a text here, where a tokenizer takes one for both."""
+    pad = tokenizer.pad_token_id
+    if pad is not None and pad == tokenizer.eos_token_id and workers.rank == 0:
+        logger.warning(
+            "the tokenizer of %s pads with its end %s: rows are padded behind a mask, ends stay",
+            *(whose, tokenizer.eos_token),
+        )
 
 
 def _check_decoder(model: PreTrainedModel, where: str) -> None:

@@ -10,6 +10,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from pipeline.records import Prompt
+
 
 @dataclass(frozen=True)
 class Episodes:
@@ -23,14 +25,14 @@ class Episodes:
         attention_mask: True at real tokens, [batch, width].
         completion_mask: True at real completion tokens, [batch, time].
         ended: True where the completion ended by itself, [batch].
-        prompts: index of each row's prompt in the stage's list, [batch].
+        prompts: what was asked, one a row.
     """
 
     ids: Tensor
     attention_mask: Tensor
     completion_mask: Tensor
     ended: Tensor
-    prompts: Tensor
+    prompts: tuple[Prompt, ...]
 
     @property
     def completions(self) -> Tensor:
@@ -48,8 +50,10 @@ class Episodes:
 
     def rows(self, index: Tensor) -> Self:
         """Return the episodes of an index."""
+        prompts = tuple(self.prompts[i] for i in index.tolist())
         index = index.to(self.ids.device)
-        return type(self)(**{name: tensor[index] for name, tensor in vars(self).items()})
+        rows = {name: tensor[index] for name, tensor in self._tensors().items()}
+        return dataclasses.replace(self, prompts=prompts, **rows)
 
     def split(self, size: int, order: Tensor) -> Iterator[Self]:
         """Yield parts of ``size`` episodes, in the given order."""
@@ -64,10 +68,13 @@ class Episodes:
         width = slice(first, self.ids.shape[1] - time + last)
         cut = {
             name: tensor[:, width if name in ("ids", "attention_mask") else slice(last)]
-            for name, tensor in vars(self).items()
+            for name, tensor in self._tensors().items()
             if tensor.dim() == 2 and name != "components"
         }
         return dataclasses.replace(self, **cut)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from stages.cli import main
 
@@ -148,6 +149,19 @@ def test_a_function_alone_needs_no_reward_model(start, here):
     assert set(line.manifest("ppo")["parents"]) == {"sft@ppo_init"}
     assert line.metrics("ppo")[0]["value/mean"] == 0
     assert line.metrics("ppo")[-1]["value/mean"] != 0
+
+
+def test_a_copy_of_the_reward_model_that_pads_with_its_end_gives_the_same_numbers(
+    finished, start, here, tmp_path, capfd
+):
+    line, folder = start(), tmp_path / "copied"
+    shutil.copytree(line.run_dir / "reward/model", folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(folder)
+    assert here(line, f"ppo.rewards=[{{model: {folder}, name: reward}}]") == 0
+    assert f"the tokenizer of {folder} pads with its end <|eos|>" in capfd.readouterr().err
+    assert line.metrics("ppo") == finished.metrics("ppo")
 
 
 def test_a_changed_function_asks_for_force(alone, start, rewards, here, capfd):

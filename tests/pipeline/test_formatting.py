@@ -126,13 +126,20 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(with_template):
 
 
 def test_a_prompt_that_leaves_no_room_is_named(tiny_formatter):
-    prompt = Prompt.from_text("Where does Mia live in the forest?")
-    size = len(tiny_formatter.prompt_ids(prompt.messages))
-    assert tiny_formatter.check_length(prompt, size, "sample") == tiny_formatter.prompt_ids(
-        prompt.messages
+    prompts = [
+        Prompt.from_text(text)
+        for text in ("Mia", "Where does Mia live in the forest?", "Where does Mia live?")
+    ]
+    encoded = [tiny_formatter.prompt_ids(prompt.messages) for prompt in prompts]
+    short, long, middle = map(len, encoded)
+    assert short < middle < long
+    assert tiny_formatter.check_lengths(prompts, long, "sample") == encoded
+    said = (
+        rf"sample: .* at most {short} tokens .* got {long} at prompt {prompts[1].id} "
+        r"\('Where does Mia live in the forest\?'\.\.\.\), the longest of 2 too long among 3\."
     )
-    with pytest.raises(DataError, match=rf"sample: .* at most {size - 1} tokens .* got {size} "):
-        tiny_formatter.check_length(prompt, size - 1, "sample")
+    with pytest.raises(DataError, match=said):
+        tiny_formatter.check_lengths(prompts, short, "sample")
 
 
 def test_a_template_that_refuses_a_conversation_is_one_line(with_template):

@@ -8,6 +8,7 @@ import torch
 from pipeline.config.ppo import PpoSection
 from pipeline.distributed import DTYPES, Workers
 from pipeline.errors import ConfigError, DataError, RewardError, SteerlineError
+from pipeline.formatting import Formatter
 from pipeline.masked import masked_sum
 from pipeline.models import load_reward_model, new_value_model, zero_value_model
 from pipeline.optimizing import Average, warm_up
@@ -323,6 +324,19 @@ def test_sizes_must_divide_over_processes(make_trainer, monkeypatch):
 def test_a_prompt_without_room_is_refused(make_trainer):
     with pytest.raises(DataError, match=r"ppo\.prompts: a prompt must have at most 56 tokens"):
         make_trainer(prompts=[Prompt.from_text("cat dog fox " * 30)])
+
+
+def test_a_tokenizer_that_pads_with_its_end_changes_no_number(make_trainer, tiny_tokenizer):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
+    plain, padded = make_trainer(), make_trainer()
+    padded.formatter = Formatter(tokenizer)
+    assert padded.formatter.pad_id not in (plain.formatter.pad_id, tokenizer.eos_token_id)
+    for _ in range(2):
+        figures, expected = padded.step(), plain.step()
+        assert figures.keys() == expected.keys()
+        for key in figures:
+            assert key.startswith("perf/") or figures[key] == expected[key]
 
 
 def by_function(function, weight=1.0, name="f"):

@@ -163,6 +163,22 @@ def test_a_template_that_renders_alike_is_no_other(open_all, reward_folder, tmp_
     assert open_all(RewardSource(model=str(folder))).value_start == str(folder)
 
 
+def test_padding_with_the_end_is_said_once_a_tokenizer(
+    open_all, reward_folder, foreign_folder, tmp_path, caplog
+):
+    def pad_with_end(tokenizer):
+        tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+
+    folder = change_tokenizer(reward_folder, tmp_path / "padded", pad_with_end)
+    foreign = RewardSource(model=str(foreign_folder), retokenize=True)
+    open_all(RewardSource(model=str(folder)), foreign, FUNCTION)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the tokenizer of {folder} pads with its end <|eos|>: rows are padded behind a mask, "
+        "ends stay"
+    ]
+
+
 def test_a_policy_is_no_reward_model(open_all, policy_folder):
     match = r"must hold a reward model.*, got no weights for score\.weight"
     with pytest.raises(ModelError, match=match):

@@ -45,7 +45,7 @@ def episodes(tiny_formatter) -> Episodes:
     before = [tiny_formatter.prompt_ids(prompt.messages) for prompt in PROMPTS]
     after = [tiny_formatter.completion_ids(text) for text in TEXTS]
     ids, attention_mask, completion_mask = lay_out(before, after, tiny_formatter.pad_id)
-    return Episodes(ids, attention_mask, completion_mask, torch.ones(3).bool(), torch.arange(3))
+    return Episodes(ids, attention_mask, completion_mask, torch.ones(3).bool(), tuple(PROMPTS))
 
 
 @pytest.fixture
@@ -120,6 +120,17 @@ def test_a_steerline_model_reads_up_to_the_end_of_the_turn_as_it_was_trained(
     # The template writes a newline after the end, which a third party's model reads as well.
     whole = read_text(foreign_folder)(PROMPTS, TEXTS, episodes).total
     assert (whole - 0.5 - scores).abs().min() > 1e-3
+
+
+def test_a_tokenizer_that_pads_with_its_end_changes_no_score(foreign_folder, episodes):
+    tokenizer = load_tokenizer(foreign_folder)
+    tokenizer.pad_token = tokenizer.eos_token
+    model = load_reward_model(foreign_folder, torch.float64)
+    model.config.pad_token_id = tokenizer.eos_token_id
+    named = {"name": "judge", "where": "ppo.rewards[0].model"}
+    reward = TextReward(model, tokenizer, Workers(), **named, batch_size=3)
+    scores = reward(PROMPTS, TEXTS, episodes).total.tolist()
+    assert scores == pytest.approx(direct_scores(foreign_folder), abs=1e-6)
 
 
 def make_bert(**shared):

@@ -1,5 +1,6 @@
 import torch
 
+from pipeline.records import Prompt
 from pipeline.rollout import Episodes, Rollout, lay_out
 
 PROMPTS = [[5, 6, 7], [8]]
@@ -8,8 +9,8 @@ COMPLETIONS = [[1, 2], [3, 4, 9, 2]]
 
 def make_episodes():
     ids, attention_mask, completion_mask = lay_out(PROMPTS, COMPLETIONS, pad_id=0)
-    ended, prompts = torch.tensor([True, False]), torch.tensor([7, 3])
-    return Episodes(ids, attention_mask, completion_mask, ended, prompts)
+    prompts = (Prompt.from_text("first"), Prompt.from_text("second"))
+    return Episodes(ids, attention_mask, completion_mask, torch.tensor([True, False]), prompts)
 
 
 def test_completions_begin_in_the_same_column():
@@ -34,7 +35,8 @@ def test_splitting_keeps_every_row_once():
     parts = list(make_episodes().split(1, torch.tensor([1, 0])))
     assert [len(part) for part in parts] == [1, 1]
     assert [part.ended.item() for part in parts] == [False, True]
-    assert [part.prompts.item() for part in parts] == [3, 7]
+    asked = [[prompt.messages[0]["content"] for prompt in part.prompts] for part in parts]
+    assert asked == [["second"], ["first"]]
 
 
 def test_trimming_leaves_what_is_no_column_of_time():
