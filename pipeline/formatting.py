@@ -138,11 +138,12 @@ class Formatter:
         if too_long:
             longest = max(range(len(encoded)), key=lambda i: len(encoded[i]))
             start = prompts[longest].messages[-1]["content"][:40]
+            count = f", the longest of {too_long} among {len(prompts)}" if len(prompts) > 1 else ""
             raise DataError(
                 f"{where}: a prompt must have at most {room} tokens to leave room for its "
                 f"completion in the context, got {len(encoded[longest])} at prompt "
-                f"{prompts[longest].id} ({start!r}...), the longest of {too_long} too long among "
-                f"{len(encoded)}. Shorten or remove them, or lower max_new_tokens."
+                f"{prompts[longest].id} ({start!r}...){count}. "
+                "Shorten or remove them, or lower max_new_tokens."
             )
         return encoded
 

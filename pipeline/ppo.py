@@ -185,7 +185,7 @@ class PPOTrainer:
         ended = torch.tensor([row[-1] == self.formatter.end_id for row in rows])
         fields = (ids, attention_mask, completion_mask, ended)
         asked = tuple(self.prompts[prompt] for prompt in prompts)
-        return Episodes(*(field.to(workers.device) for field in fields), asked)
+        return Episodes(*(field.to(workers.device) for field in fields), prompts=asked)
 
     @torch.no_grad()
     def score(self, episodes: Episodes) -> Rollout:

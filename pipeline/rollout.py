@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class Episodes:
         """Return the episodes of an index."""
         prompts = tuple(self.prompts[i] for i in index.tolist())
         index = index.to(self.ids.device)
-        rows = {name: tensor[index] for name, tensor in self._tensors().items()}
+        rows: dict[str, Any] = {name: tensor[index] for name, tensor in self._tensors().items()}
         return dataclasses.replace(self, prompts=prompts, **rows)
 
     def split(self, size: int, order: Tensor) -> Iterator[Self]:

@@ -98,7 +98,7 @@ def test_a_prompt_longer_than_the_context(refuse, tmp_path):
     path = write_rows(tmp_path / "long.jsonl", GOOD, *long)
     line = refuse("ppo", f"ppo.prompts=[{path}]")
     assert "ppo.prompts: a prompt must have at most 116 tokens" in line
-    assert "the longest of 2 too long among 3" in line
+    assert "the longest of 2 among 3" in line
     assert Prompt.from_text(long[1]["prompt"].strip()).id in line
 
 

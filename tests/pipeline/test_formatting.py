@@ -136,7 +136,7 @@ def test_a_prompt_that_leaves_no_room_is_named(tiny_formatter):
     assert tiny_formatter.check_lengths(prompts, long, "sample") == encoded
     said = (
         rf"sample: .* at most {short} tokens .* got {long} at prompt {prompts[1].id} "
-        r"\('Where does Mia live in the forest\?'\.\.\.\), the longest of 2 too long among 3\."
+        r"\('Where does Mia live in the forest\?'\.\.\.\), the longest of 2 among 3\."
     )
     with pytest.raises(DataError, match=said):
         tiny_formatter.check_lengths(prompts, short, "sample")

@@ -195,7 +195,9 @@ def test_padding_changes_no_loss(make_trainer):
     trainer = make_trainer()
     rollout = roll(trainer)
     padded = {
-        name: torch.nn.functional.pad(tensor, (0, 3)) if tensor.dim() == 2 else tensor
+        name: torch.nn.functional.pad(tensor, (0, 3))
+        if torch.is_tensor(tensor) and tensor.dim() == 2
+        else tensor
         for name, tensor in vars(rollout).items()
     }
     padded["ids"] = torch.nn.functional.pad(padded["ids"], (4, 0))
