@@ -183,9 +183,14 @@ class PPOTrainer:
         encoded = [self.encoded[prompt] for prompt in prompts]
         ids, attention_mask, completion_mask = lay_out(encoded, rows, self.formatter.pad_id)
         ended = torch.tensor([row[-1] == self.formatter.end_id for row in rows])
-        fields = (ids, attention_mask, completion_mask, ended)
-        asked = tuple(self.prompts[prompt] for prompt in prompts)
-        return Episodes(*(field.to(workers.device) for field in fields), prompts=asked)
+        device = workers.device
+        return Episodes(
+            ids.to(device),
+            attention_mask.to(device),
+            completion_mask.to(device),
+            ended.to(device),
+            prompts=tuple(self.prompts[prompt] for prompt in prompts),
+        )
 
     @torch.no_grad()
     def score(self, episodes: Episodes) -> Rollout:

@@ -66,7 +66,7 @@ class Episodes:
         first = int(self.attention_mask.any(dim=0).int().argmax())
         last = max(1, int(self.completion_mask.any(dim=0).sum()))
         width = slice(first, self.ids.shape[1] - time + last)
-        cut = {
+        cut: dict[str, Any] = {
             name: tensor[:, width if name in ("ids", "attention_mask") else slice(last)]
             for name, tensor in self._tensors().items()
             if tensor.dim() == 2 and name != "components"
