@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,12 @@ def write_module(tmp_path, monkeypatch):
     yield write
     for name in written:
         sys.modules.pop(name, None)
+
+
+def test_the_page_on_rewards_shows_a_function_that_runs(write_module):
+    page = Path(__file__).parents[2].joinpath("docs/rewards.md").read_text(encoding="utf-8")
+    write_module("my_rewards", page.partition("```python\n")[2].partition("```")[0])
+    assert load_function("my_rewards:brevity", WHERE)([None] * 3, ["abc", "", "a b"]) == [-3, 0, -3]
 
 
 @pytest.mark.parametrize("name", ["brevity", "judge", "double", "Judge"])

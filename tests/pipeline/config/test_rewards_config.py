@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from pipeline.config.ppo import PpoSection
 from pipeline.config.rewards import RewardSource
@@ -13,6 +16,17 @@ FUNCTION = {"function": "my_package.rewards:brevity"}
 def make_config(**ppo: object) -> RunConfig:
     tree = {"run_dir": "x", "base": "b", "pretrain": {"tokens": 0}, "reward@b": {}}
     return resolve({**tree, "ppo": {"init": "sft", **ppo}})
+
+
+def test_the_page_on_rewards_shows_a_list_that_loads():
+    page = Path(__file__).parents[3].joinpath("docs/rewards.md").read_text(encoding="utf-8")
+    shown = yaml.safe_load(page.partition("```yaml\n")[2].partition("```")[0])
+    section = make_config(**shown["ppo"]).section("ppo", PpoSection)
+    assert [(source.kind, source.label) for source in section.rewards] == [
+        ("stage", "reward"),
+        ("model", "helpful"),
+        ("function", "brief"),
+    ]
 
 
 def test_without_a_list_the_one_reward_is_the_stage():
