@@ -99,19 +99,19 @@ def test_a_prompt_longer_than_the_context(refuse, tmp_path):
     line = refuse("ppo", f"ppo.prompts=[{path}]")
     assert "ppo.prompts: a prompt must have at most 116 tokens" in line
     assert "the longest of 2 among 3" in line
-    assert Prompt.from_text(long[1]["prompt"].strip()).id in line
+    assert Prompt.from_text(long[1]["prompt"]).id in line
 
 
-def test_prompts_that_repeat_are_left_out_and_counted(run_dir, tmp_path, capfd):
+def test_prompts_that_repeat_are_left_out_and_counted(run_dir, make_line, tmp_path):
     rows = [{"prompt": f"Where does {name} live?"} for name in ("Mia", "Tom", "Mia", "Ann", "Mia")]
     path = write_rows(tmp_path / "again.jsonl", *rows)
-    words = ["ppo", str(MICRO), f"run_dir={run_dir}", f"ppo.prompts=[{path}]", "--force"]
-    assert main(words) == 0
+    done = make_line(run_dir).run("ppo", f"ppo.prompts=[{path}]", "--force")
+    assert done.returncode == 0, done.stderr
     first = Prompt.from_text("Where does Mia live?")
     said = (
         f"{path}: left out duplicate prompts: 2, the first {first.id} ('Where does Mia live?'...)"
     )
-    assert said in capfd.readouterr().err.splitlines()
+    assert said in done.stderr.splitlines()
     shown = (run_dir / "ppo/samples.jsonl").read_text().splitlines()
     asked = [json.loads(line)["prompt"] for line in shown]
     assert len({json.dumps(prompt) for prompt in asked}) == 3

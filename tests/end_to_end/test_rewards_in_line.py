@@ -152,7 +152,7 @@ def test_a_function_alone_needs_no_reward_model(start, here):
 
 
 def test_a_copy_of_the_reward_model_that_pads_with_its_end_gives_the_same_numbers(
-    finished, start, here, tmp_path, capfd
+    finished, start, here, tmp_path, caplog
 ):
     line, folder = start(), tmp_path / "copied"
     shutil.copytree(line.run_dir / "reward/model", folder)
@@ -160,7 +160,7 @@ def test_a_copy_of_the_reward_model_that_pads_with_its_end_gives_the_same_number
     tokenizer.pad_token = tokenizer.eos_token
     tokenizer.save_pretrained(folder)
     assert here(line, f"ppo.rewards=[{{model: {folder}, name: reward}}]") == 0
-    assert f"the tokenizer of {folder} pads with its end <|eos|>" in capfd.readouterr().err
+    assert f"the tokenizer of {folder} pads with its end <|eos|>" in caplog.text
     assert line.metrics("ppo") == finished.metrics("ppo")
 
 
