@@ -7,13 +7,12 @@ in one pass. Everything that depends on which of the two it is stands here.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -35,7 +34,11 @@ class ActorCritic:
     """
 
     def __init__(
-        self, section: PpoSection, workers: Workers, policy: nn.Module, value_model: nn.Module | None
+        self,
+        section: PpoSection,
+        workers: Workers,
+        policy: nn.Module,
+        value_model: nn.Module | None,
     ) -> None:
         self.section, self.workers = section, workers
         self.policy: Any = self._wrap(policy)
@@ -44,17 +47,9 @@ class ActorCritic:
         self.value_coef = 1.0
         if section.hydra is not None and value_model is None:
             self.value_coef = section.hydra.value_coef
-        rates = section.learning_rate, section.value_learning_rate
-        if value_model is None:
-            head = list(self.workers.unwrap(self.policy).value_head.parameters())
-            own = {id(weight) for weight in head}
-            trunk = [weight for weight in policy.parameters() if id(weight) not in own]
-            self.optimizers = {"policy": make_optimizer(section, (trunk, rates[0]), (head, rates[1]))}
-        else:
-            self.optimizers = {
-                "policy": make_optimizer(section, (policy.parameters(), rates[0])),
-                "value": make_optimizer(section, (value_model.parameters(), rates[1])),
-            }
+        self.optimizers = {
+            name: make_optimizer(section, *rated) for name, rated in self._rates().items()
+        }
 
     @property
     def trained(self) -> list[Any]:
@@ -95,18 +90,28 @@ class ActorCritic:
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """Recompute activations where asked to, and drop out where asked to.
+        """Drop out, and recompute activations, as the section says.
 
-        Dropout is off otherwise, in training as in rollouts (N details, 13).
+        Both are off in rollouts and scoring; dropout is off in training too by default (N 13).
         """
         for model in self.trained:
             for module in model.modules():
-                # Transformers recomputes activations in layers that are in training mode only.
-                checkpoints = isinstance(module, GradientCheckpointingLayer)
-                module.training = self.section.dropout or checkpoints
-        yield
-        for model in self.trained:
-            model.eval()
+                self._prepare(module)
+        try:
+            yield
+        finally:
+            for model in self.trained:
+                model.eval()
+
+    def _prepare(self, module: Any) -> None:
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = self.section.attention_dropout
+            module.training = self.section.attention_dropout > 0
+        elif isinstance(module, nn.Dropout):
+            module.training = self.section.hydra is not None  # LoRA's; a model's own stays off.
+        else:
+            # Transformers recomputes the activations of layers in training mode only.
+            module.training = isinstance(module, GradientCheckpointingLayer)
 
     def scale_rates(self, factor: float) -> None:
         """Set every learning rate to a factor of its peak."""
@@ -126,8 +131,8 @@ class ActorCritic:
         """
         limit = self.section.max_grad_norm
         if self.value_model is None:
-            head = self.workers.unwrap(self.policy).value_head
-            tally.add("grad_norm/value", gradient_norm([w.grad for w in head.parameters()]), 1)
+            head = [weight.grad for weight in self.policy.value_head.parameters()]
+            tally.add("grad_norm/value", gradient_norm(head), 1)
             return clip_gradient(self.policy, limit)
         norm = clip_gradient(self.policy, limit)
         tally.add("grad_norm/value", clip_gradient(self.value_model, limit), 1)
@@ -152,6 +157,17 @@ class ActorCritic:
         """Go on from the optimizers' states; the models were loaded already."""
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
+
+    def _rates(self) -> dict[str, list[tuple[Iterable[nn.Parameter], float]]]:
+        """Return which weights learn at which rate, an optimizer each."""
+        slow, fast = self.section.learning_rate, self.section.value_learning_rate
+        if self.value_model is not None:
+            parameters = self.policy.parameters(), self.value_model.parameters()
+            return {"policy": [(parameters[0], slow)], "value": [(parameters[1], fast)]}
+        head = list(self.policy.value_head.parameters())
+        own = {id(weight) for weight in head}
+        trunk = [weight for weight in self.policy.parameters() if id(weight) not in own]
+        return {"policy": [(trunk, slow), (head, fast)]}
 
     def _wrap(self, model: nn.Module) -> Any:
         if isinstance(model, PreTrainedModel):

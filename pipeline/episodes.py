@@ -91,8 +91,14 @@ class EpisodeSampler:
         ids, attention_mask, completion_mask = lay_out(encoded, rows, self.formatter.pad_id)
         # The token that sampling stops at, whatever the tokenizer calls its end of text.
         ended = torch.tensor([row[-1] == self.formatter.end_id for row in rows])
-        fields = (ids, attention_mask, completion_mask, ended)
-        return Episodes(*(tensor.to(self.workers.device) for tensor in fields))
+        device = self.workers.device
+        return Episodes(
+            ids=ids.to(device),
+            attention_mask=attention_mask.to(device),
+            completion_mask=completion_mask.to(device),
+            ended=ended.to(device),
+            prompts=tuple(prompts),
+        )
 
 
 def spread(

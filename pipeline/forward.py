@@ -49,7 +49,5 @@ def completion_logits_and_values(
     """Return what the two functions above return, from one pass of a policy with a value head."""
     time = episodes.completion_mask.shape[1]
     with workers.autocast():
-        output, values = model(
-            **model_inputs(episodes), logits_to_keep=time + 1, with_values=True
-        )
+        output, values = model(**model_inputs(episodes), logits_to_keep=time + 1, with_values=True)
     return output.logits[:, :-1] / temperature, values[:, -time - 1 : -1]

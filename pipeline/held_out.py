@@ -63,8 +63,7 @@ class HeldOut:
         ask: Callable[[Episodes, Any], Judged],
     ) -> None:
         self._sampler, self._prompts, self._ask = sampler, prompts, ask
-        check = sampler.formatter.check_length
-        self._encoded = [check(prompt, room, "ppo.eval_prompts") for prompt in prompts]
+        self._encoded = sampler.formatter.check_lengths(prompts, room, "ppo.eval_prompts")
         self._start: Tensor | None = None
 
     def measure(self, policy: Any, start: Any) -> dict[str, float]:

@@ -163,7 +163,8 @@ class Branch(nn.Module):
             inputs: as the language model takes them.
         """
         if self.score is not None:
-            return TokenClassifierOutput(logits=self.score(self.base_model(**inputs).last_hidden_state))
+            hidden = self.base_model(**inputs).last_hidden_state
+            return TokenClassifierOutput(logits=self.score(hidden))
         self._backbone.activate(self.adapter)
         if not with_values:
             return self.language_model(**inputs)

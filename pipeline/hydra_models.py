@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from pipeline.config.hydra import HydraSection
 from pipeline.hydra import Backbone, Branch, add_reward, lora_config, merge, new_head
-from pipeline.models import load_policy, new_value_model_of, score_offset
+from pipeline.models import blank_value_model, load_policy, score_offset
 
 POLICY, VALUE, AVERAGE = "policy", "value", "average"
 
@@ -79,6 +79,7 @@ def make_hydra(
         if reward_model is not None:
             backbone.copy("reward", VALUE)
             with torch.no_grad():
+                assert reward_model.score is not None, "a reward model has a head"
                 head.weight.copy_(reward_model.score.weight)
                 head.bias.fill_(-score_offset(reward_model))
         value_model = Branch(backbone, VALUE, head=head)
@@ -87,6 +88,14 @@ def make_hydra(
         average = Branch(backbone, AVERAGE)
     policy = Branch(backbone, POLICY, value_head=value_head)
     return Hydra(backbone, policy, Branch(backbone, None), value_model, reward_model, average)
+
+
+def resume_hydra(hydra: Hydra, checkpoint: Path) -> None:
+    """Give the trained branches what a checkpoint holds of them."""
+    branches = {POLICY: hydra.policy, VALUE: hydra.value_model, AVERAGE: hydra.average}
+    for name, branch in branches.items():
+        if branch is not None:
+            branch.load_pretrained(checkpoint / name)
 
 
 def merged_policy(start: Path, adapter: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -107,7 +116,7 @@ def merged_value_model(
     """
     head = branch.score if branch.score is not None else branch.value_head
     assert head is not None, "the branch of a value model has a head"
-    model = new_value_model_of(start, merged_policy(start, folder, dtype))
+    model = blank_value_model(start, merged_policy(start, folder, dtype), dtype)
     with torch.no_grad():
         model.score.weight.copy_(head.weight)
         model.score.bias.copy_(head.bias)

@@ -17,9 +17,7 @@ from pipeline.distributed import Workers
 from pipeline.errors import SteerlineError
 
 
-def make_optimizer(
-    section: PpoSection, *rated: tuple[Iterable[nn.Parameter], float]
-) -> AdamW:
+def make_optimizer(section: PpoSection, *rated: tuple[Iterable[nn.Parameter], float]) -> AdamW:
     """Return AdamW over trainable weights, decaying matrices only.
 
     Args:
@@ -33,9 +31,7 @@ def make_optimizer(
             chosen = [weight for weight in trained if (weight.dim() > 1) == matrices]
             fields = {"weight_decay": decay, "lr": rate, "peak_lr": rate}
             groups.append({"params": chosen, **fields})
-    return AdamW(
-        groups, betas=(section.adam_beta1, section.adam_beta2), eps=section.adam_epsilon
-    )
+    return AdamW(groups, betas=(section.adam_beta1, section.adam_beta2), eps=section.adam_epsilon)
 
 
 def warm_up(iteration: int, warmup_iterations: int) -> float:
@@ -73,8 +69,10 @@ def gradient_norm(gradients: list[Tensor | None]) -> Tensor:
     return torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
 
 
-def clip_gradient(model: nn.Module, max_grad_norm: float) -> Tensor:
-    """Scale a model's gradient down to a norm, and return its norm before that."""
+def clip_gradient(model: nn.Module, max_grad_norm: float | None) -> Tensor:
+    """Scale a model's gradient down to a norm, if any, and return its norm before that."""
+    if max_grad_norm is None:
+        return gradient_norm([weight.grad for weight in model.parameters()])
     return torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
 
 

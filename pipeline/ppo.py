@@ -1,4 +1,4 @@
-"""Optimise a policy against a reward model with PPO, pretraining gradients mixed in (PPO-ptx).
+"""Optimise a policy against a reward with PPO, pretraining gradients mixed in (PPO-ptx).
 
     objective(phi) = E_{x, y ~ pi_phi} [ r(x, y) - beta log(pi_phi(y|x) / pi_ref(y|x)) ]
                      + gamma E_{x ~ pretrain} [ log pi_phi(x) ]
@@ -50,7 +50,6 @@ from pipeline.losses import (
     token_logprobs,
 )
 from pipeline.masked import masked_sum, whiten
-from pipeline.models import score_offset, score_sequences
 from pipeline.optimizing import (
     Average,
     rate_factor,
@@ -58,26 +57,28 @@ from pipeline.optimizing import (
 )
 from pipeline.ptx import PretrainingMix
 from pipeline.records import Prompt
+from pipeline.rewards import Reward
 from pipeline.rollout import Episodes, Judged, Rollout
-from pipeline.rollout_figures import describe_rollout, describe_tokens
+from pipeline.rollout_figures import describe_components, describe_rollout, describe_tokens
 from pipeline.score_scaling import ScoreScaler
 
 
 @dataclass(frozen=True)
 class Models:
-    """The four models of PPO; all share one tokenizer.
+    """The models of PPO, which share one tokenizer, and the reward.
 
     Attributes:
         policy: what is trained; starts as the reference.
         ref_policy: frozen; the KL is measured to it.
-        reward_model: frozen; scores whole conversations.
-        value_model: trained; starts as the reward model. None: the policy has a value head.
+        reward: frozen; scores whole conversations.
+        value_model: trained; starts as the reward model where one reads the policy's tokens. None:
+            the policy has a value head.
         average: moving average of the policy's weights; None keeps none.
     """
 
     policy: PreTrainedModel | Branch
     ref_policy: PreTrainedModel | Branch
-    reward_model: PreTrainedModel | Branch
+    reward: Reward
     value_model: PreTrainedModel | Branch | None
     average: PreTrainedModel | Branch | None = None
 
@@ -89,7 +90,7 @@ class PPOTrainer:
         section: hyper-parameters.
         workers: the processes at work.
         formatter: of the tokenizer that the models share.
-        models: policy, reference, reward model, value model.
+        models: policy, reference, reward, value model.
         prompts: what to roll out.
         ptx_sequences: packed pretraining text, [sequences, tokens]; None without ptx.
         seed: the run's.
@@ -119,7 +120,7 @@ class PPOTrainer:
         self.section, self.workers, self.formatter, self.seed = section, workers, formatter, seed
         self.trained = ActorCritic(section, workers, models.policy, models.value_model)
         self.ref_policy: Any = workers.place(models.ref_policy)
-        self.reward_model: Any = workers.place(models.reward_model)
+        self.reward = models.reward
         self.average: Any = None if models.average is None else workers.place(models.average)
         decoding = DecodingSection(
             temperature=section.temperature, max_new_tokens=section.max_new_tokens
@@ -129,8 +130,7 @@ class PPOTrainer:
         )
         self.room = models.policy.config.max_position_embeddings - section.max_new_tokens
         self.prompts = prompts
-        check = formatter.check_length
-        self.encoded = [check(prompt, self.room, "ppo.prompts") for prompt in prompts]
+        self.encoded = formatter.check_lengths(prompts, self.room, "ppo.prompts")
         self.prompt_cursor = Cursor(len(prompts), seed, "prompts")
         self.ptx: PretrainingMix | None = None
         if ptx_sequences is not None:
@@ -170,6 +170,7 @@ class PPOTrainer:
         return {
             "episodes": self.iteration * self.section.rollout_batch_size,
             **described,
+            **describe_components(self.reward.names, rollout.components),
             "policy/learning_rate": self.section.learning_rate * factor,
             "value/learning_rate": self.section.value_learning_rate * factor,
             **tally.means(self.workers),
@@ -202,22 +203,31 @@ class PPOTrainer:
                 "logprobs": token_logprobs(logits, part.completions),
                 "ref_logprobs": self.completion_logprobs(self.ref_policy, part),
                 "values": values,
-                "scores": self.score_rows(part),
             }
 
         dtype = self.ref_policy.get_output_embeddings().weight.dtype
         size = section.rollout_micro_batch_size
-        answers = spread(workers, episodes, size, dtype, compute)
+        answers: dict[str, Any] = spread(workers, episodes, size, dtype, compute)
+        scores, components = self.ask_reward(episodes, dtype)
+        return Judged(**vars(episodes), **answers, scores=scores, components=components)
+
+    @torch.no_grad()
+    def ask_reward(self, episodes: Episodes, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the scores, what a missing end costs included, and the reward's components."""
+        section = self.section
+        rows = zip(episodes.completions.cpu(), episodes.completion_mask.cpu(), strict=True)
+        texts = [self.formatter.decode(ids[real].tolist()) for ids, real in rows]
+        scored = self.reward(episodes.prompts, texts, episodes)
+        scores = scored.total.to(dtype)
+        if section.missing_eos_penalty is not None:
+            scores = torch.where(episodes.ended, scores, scores - section.missing_eos_penalty)
         if section.missing_eos_score is not None:
-            answers["scores"] = torch.where(
-                episodes.ended, answers["scores"], section.missing_eos_score
-            )
-        require_finite(self.iteration + 1, {"scores": float(answers["scores"].sum())})
-        return Judged(**vars(episodes), **answers)
+            scores = torch.where(episodes.ended, scores, section.missing_eos_score)
+        return scores, scored.components
 
     @torch.no_grad()
     def score(self, episodes: Episodes) -> Rollout:
-        """Ask the four models about the completions, shape rewards, estimate advantages."""
+        """Ask models and reward about the completions, shape rewards, estimate advantages."""
         section, judged = self.section, self.ask(episodes, self.policy)
         mask, logprobs = judged.completion_mask, judged.logprobs
         scaled = self.scaler.scale(judged.scores)
@@ -241,15 +251,6 @@ class PPOTrainer:
             returns=returns,
             importance=importance,
         )
-
-    def score_rows(self, episodes: Episodes) -> Tensor:
-        """Return the reward model's scores, demonstrations at 0, less the missing-end penalty."""
-        with self.workers.autocast():
-            scores = score_sequences(self.reward_model, episodes.ids, episodes.attention_mask)
-        scores = scores - score_offset(self.reward_model)
-        if self.section.missing_eos_penalty is None:
-            return scores
-        return torch.where(episodes.ended, scores, scores - self.section.missing_eos_penalty)
 
     def completion_logprobs(self, policy: Any, episodes: Episodes) -> Tensor:
         """Return the log-probability of each completion token, [batch, time]."""
@@ -282,7 +283,7 @@ class PPOTrainer:
         tokens, workers = minibatch.token_count, self.workers
         share = torch.arange(workers.rank, len(minibatch), workers.world_size)
         parts = list(minibatch.split(self.section.micro_batch_size, share))
-        if self.section.dropout:
+        if self.section.drops_out:
             seed_generators(self.seed, "dropout", step, workers.rank)
         for i, part in enumerate(parts):
             with self.trained.accumulating(last=i == len(parts) - 1):
@@ -313,16 +314,14 @@ class PPOTrainer:
         if part.importance is not None:
             policy_losses = policy_losses * part.importance
         values = values.to(part.values.dtype)
-        value_losses = clipped_value_loss(
-            values, part.values, part.returns, section.value_clip_range
-        )
+        value_losses = clipped_value_loss(values, part.values, part.returns, section.value_limit)
         figures = describe_tokens(
             part,
             logits,
             logprobs,
             values,
             clip_range=section.clip_range,
-            value_clip_range=section.value_clip_range,
+            value_clip_range=section.value_limit,
         )
         figures |= {"loss/policy": policy_losses, "loss/value": value_losses}
         for name, tokens in figures.items():
@@ -338,9 +337,9 @@ class PPOTrainer:
         """Move the averaged policy towards the policy: w <- d w + (1 - d) w_policy."""
         if self.average is None or self.section.ema_decay is None:
             return
-        current = self.workers.unwrap(self.policy).parameters()
-        for slow, fast in zip(self.average.parameters(), current, strict=True):
-            slow.lerp_(fast, 1 - self.section.ema_decay)
+        current = dict(self.workers.unwrap(self.policy).named_parameters())
+        for name, slow in self.average.named_parameters():
+            slow.lerp_(current[name], 1 - self.section.ema_decay)
 
     @property
     def stateful(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -76,7 +77,7 @@ class PPOLoop:
                 with self.stage.checkpoint(iteration, section.keep_checkpoints) as folder:
                     self.save_state(folder)
         if self.best:
-            trainer.candidate.load_state_dict(self.best)
+            self.restore(trainer.candidate)
         return self.figures
 
     def evaluate(self, held_out: HeldOut) -> dict[str, float]:
@@ -86,10 +87,16 @@ class PPOLoop:
         best = self.selection.note(trainer.iteration, figures["eval/scores"])
         # Rank 0 saves the model and the checkpoints: no other needs a copy.
         if best and self.section.select == "best_score" and trainer.workers.rank == 0:
-            weights = trainer.candidate.state_dict().items()
-            self.best = {name: weight.to("cpu", copy=True) for name, weight in weights}
+            weights = trainer.candidate.named_parameters()
+            self.best = {name: w.detach().to("cpu", copy=True) for name, w in weights}
         figures["eval/best_iteration"] = self.selection.best_iteration
         return {**figures, "perf/eval_seconds": time.perf_counter() - started}
+
+    @torch.no_grad()
+    def restore(self, candidate: Any) -> None:
+        """Give the candidate the weights of the best evaluation."""
+        for name, weight in candidate.named_parameters():
+            weight.copy_(self.best[name])
 
     def consult(self, figures: dict[str, float]) -> dict[str, dict[str, str]]:
         """Return what the doctor finds in the figures, and say what is new."""

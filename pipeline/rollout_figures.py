@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pipeline.config.rewards import metric_keys
 from pipeline.losses import token_entropy
 from pipeline.masked import masked_mean, masked_variance
 from pipeline.rollout import Judged, Rollout
@@ -31,6 +32,20 @@ def repetition(completions: Sequence[Sequence[int]], n: int = REPEATED) -> float
         grams = list(zip(*(ids[at:] for at in range(n)), strict=False))
         shares.append(1 - len(set(grams)) / len(grams) if grams else 0.0)
     return sum(shares) / len(shares)
+
+
+def describe_components(names: Sequence[str], components: Tensor) -> dict[str, float]:
+    """Return each single reward's mean and standard deviation over completions.
+
+    Args:
+        names: of the rewards.
+        components: their scores, [batch, rewards].
+    """
+    figures: dict[str, float] = {}
+    for name, scores in zip(names, components.T, strict=True):
+        mean, spread = metric_keys(name)
+        figures |= {mean: float(scores.mean()), spread: float(scores.std(correction=0))}
+    return figures
 
 
 def describe_answers(judged: Judged) -> dict[str, float]:

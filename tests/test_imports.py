@@ -19,7 +19,8 @@ LAYERS = (
     {"masked", "advantages", "losses", "ranking_loss", "ranking_accuracy"}
     | {"agreement", "calibration", "baselines", "bootstrap", "statistics", "distributed"}
     | {"kl_control", "score_scaling"},
-    {"tokenizer", "formatting", "models", "data", "ranking_data", "world", "cursors", "cards"},
+    {"tokenizer", "formatting", "models", "data", "ranking_data", "world", "cursors", "cards"}
+    | {"hydra", "hydra_models"},
     {
         "decoding",
         "sampling",
@@ -28,6 +29,8 @@ LAYERS = (
         "episodes",
         "forward",
         "judges",
+        "reward_functions",
+        "rewards",
         "labeling",
         "collecting",
         "self_instruct",
@@ -35,8 +38,8 @@ LAYERS = (
         "task_screen",
         "task_text",
     },
-    {"optimizing", "checkpointing", "pretraining", "sft", "reward"}
-    | {"ppo", "ptx", "held_out", "ppo_loop"},
+    {"optimizing", "checkpointing", "pretraining", "sft", "reward", "reward_sources"}
+    | {"actor_critic", "ppo", "ptx", "held_out", "ppo_loop"},
     {"evaluation", "report"},
 )
 """What is inside ``pipeline``, lowest first: a part imports from its own layer and those below."""

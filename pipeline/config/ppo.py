@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.config.hydra import HydraSection
 from pipeline.config.presets import PRESETS, Preset
+from pipeline.config.rewards import DEFAULT_REWARD, RewardSource, reward_problems
 from pipeline.config.schema import Problem, Section
 from pipeline.config.source import Source
 from pipeline.config.training import Attention, Precision
+
+POSITIVE_OR_NULL = (
+    *("kl_target", "stop_approxkl", "importance_cap", "score_clip"),
+    *("value_clip_range", "max_grad_norm"),
+)
 
 
 @dataclass(frozen=True)
@@ -21,8 +28,10 @@ class PpoSection(Section):
     """Whose settings the fields take that the YAML leaves out; docs/algorithm.md lists them."""
     init: str = "sft@ppo_init"
     """Stage whose model is the policy's start and the KL reference (InstructGPT C.3)."""
-    reward: str = "reward"
+    reward: str = DEFAULT_REWARD
     """Stage whose reward model scores completions and initialises the value model."""
+    rewards: list[RewardSource] = field(default_factory=list)
+    """What scores completions, as a weighted sum; empty takes the stage in ``reward`` alone."""
     prompts: list[Source] = field(default_factory=list)
     """Prompts to roll out; none repeats within an epoch."""
     episodes: int = 256_000
@@ -47,8 +56,8 @@ class PpoSection(Section):
     """Episodes in which a steered kl_coef answers an error (N details: 10,000)."""
     clip_range: float = 0.2
     """Clip the probability ratio to 1 +- this (InstructGPT: 0.2)."""
-    value_clip_range: float = 0.2
-    """Clip the value's change to +- this (Stiennon et al. 2020); .inf does not clip."""
+    value_clip_range: float | None = 0.2
+    """Clip the value's change to +- this (Stiennon et al. 2020); null does not clip."""
     entropy_coef: float = 0.0
     """Weight of the next-token entropy in the objective (Schulman et al. 2017, eq. 9: c2)."""
     stop_approxkl: float | None = None
@@ -75,8 +84,8 @@ class PpoSection(Section):
     """AdamW's epsilon (N+ details: 1e-5, as TensorFlow's Adam behaves)."""
     weight_decay: float = 0.0
     """Decoupled weight decay, on matrices only."""
-    max_grad_norm: float = 1.0
-    """Clip the gradient norm of policy and value model, each alone; .inf does not clip."""
+    max_grad_norm: float | None = 1.0
+    """Clip the gradient norm of policy and value model, each alone; null does not clip."""
     whiten_rewards: bool = False
     """Divide the shaped rewards by their standard deviation, keeping the mean (N details)."""
     whiten_advantages: bool = True
@@ -109,8 +118,8 @@ class PpoSection(Section):
     """Transformers' attention kernel; on a CPU ``eager`` trains short sequences faster."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    dropout: bool = False
-    """Keep the models' own dropout on in training passes (N details 13: off)."""
+    attention_dropout: float = 0.0
+    """Probability of dropping attention weights in training passes (N details 13: none)."""
     hydra: HydraSection | None = None
     """Keep the models on one frozen backbone, with adapters; null trains all weights of two."""
     checkpoint_every: int = 50
@@ -148,8 +157,8 @@ class PpoSection(Section):
         yield from self.below(0, "kl_coef", "ptx_coef", "ptx_ratio", "warmup_iterations")
         yield from self.below(0, "weight_decay", "sample_prompts", "entropy_coef")
         yield from self.below(0, "eval_every", "patience")
-        yield from self.not_positive("temperature", "clip_range", "value_clip_range")
-        yield from self.not_positive("learning_rate", "value_learning_rate", "max_grad_norm")
+        yield from self.not_positive("temperature", "clip_range")
+        yield from self.not_positive("learning_rate", "value_learning_rate")
         yield from self.not_positive("adam_epsilon", "kl_horizon")
         yield from self.outside_unit("gamma", "gae_lambda", "adam_beta1", "adam_beta2")
         if self.rollout_batch_size % self.minibatch_size:
@@ -166,11 +175,22 @@ class PpoSection(Section):
             )
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             yield Problem("ema_decay", "lie in [0, 1), or be null", "The paper uses 0.992.")
+        if not 0 <= self.attention_dropout < 1:
+            yield Problem("attention_dropout", "lie in [0, 1)", "Use 0 or 0.1.")
+        yield from reward_problems(self.reward, self.rewards)
         yield from self._contradictions()
 
     def _contradictions(self) -> Iterator[Problem]:
         """Yield options that make no sense without, or beside, another."""
-        for name in ("kl_target", "stop_approxkl", "importance_cap", "score_clip"):
+        one_pass = self.hydra is None or self.hydra.value == "trunk"
+        if self.activation_checkpointing and not one_pass:
+            # A layer that is run again would find the adapter of the model that ran last.
+            rule = "be false with ppo.hydra.value: adapter"
+            yield Problem("activation_checkpointing", rule, "Set ppo.hydra.value: trunk.")
+        yield from self._missing_partners()
+
+    def _missing_partners(self) -> Iterator[Problem]:
+        for name in POSITIVE_OR_NULL:
             if (value := getattr(self, name)) is not None and value <= 0:
                 yield Problem(name, "be positive, or null", "See --help.")
         if self.kl_target is not None and not self.kl_coef:
@@ -195,22 +215,38 @@ class PpoSection(Section):
             )
         if self.eval_every and not self.eval_prompts:
             yield Problem("eval_prompts", "list prompts with eval_every", "Add held-out prompts.")
-        if self.hydra is not None and self.hydra.lora.dropout and not self.dropout:
-            yield Problem(
-                "dropout", "be true with a positive hydra.lora.dropout", "Or set that to 0."
-            )
-        if self.hydra is not None and self.hydra.value != "trunk" and self.activation_checkpointing:
-            # A layer that is run again would find the adapter of the model that ran last.
-            yield Problem(
-                "activation_checkpointing",
-                "be false with hydra.value: adapter",
-                "Set hydra.value: trunk.",
-            )
         for name in ("select", "patience"):
             if getattr(self, name) not in ("last", 0) and not self.eval_every:
                 yield Problem(
                     "eval_every", f"be positive with {name}", "Set how often to evaluate."
                 )
+
+    @property
+    def reward_sources(self) -> list[RewardSource]:
+        """Return what scores completions, in the order of the sum."""
+        return self.rewards or [RewardSource(stage=self.reward)]
+
+    def reward_paths(self, where: str) -> list[tuple[str, RewardSource]]:
+        """Return each of them after the dotted path that an error about it names."""
+        if not self.rewards:
+            return [(f"{where}.reward", source) for source in self.reward_sources]
+        return [(f"{where}.rewards[{i}].{s.kind}", s) for i, s in enumerate(self.rewards)]
+
+    @property
+    def reward_stages(self) -> list[str]:
+        """Return the reward stages among them, each once."""
+        stages = [source.stage for source in self.reward_sources if source.stage is not None]
+        return list(dict.fromkeys(stages))
+
+    @property
+    def drops_out(self) -> bool:
+        """Tell whether training passes drop anything out."""
+        return self.attention_dropout > 0 or bool(self.hydra and self.hydra.lora.dropout)
+
+    @property
+    def value_limit(self) -> float:
+        """Return how far a value may move: ``value_clip_range``, or infinitely far."""
+        return math.inf if self.value_clip_range is None else self.value_clip_range
 
     @property
     def iterations(self) -> int:

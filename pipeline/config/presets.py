@@ -6,7 +6,6 @@ not say keeps the section's default.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -34,7 +33,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "adam_beta2": 0.999,  # code: AdamW's default
         "adam_epsilon": 1e-5,
         "weight_decay": 0.01,  # code: AdamW's default; theirs decays vectors too
-        "max_grad_norm": math.inf,  # code: the gradient is not clipped
+        "max_grad_norm": None,  # code: the gradient is not clipped
         "whiten_rewards": False,
         "whiten_advantages": True,
         "missing_eos_penalty": None,

@@ -30,7 +30,10 @@ UNIONS = (Union, types.UnionType)
 
 
 class Problem(NamedTuple):
-    """One broken rule of a section: which field, what it must do, and what to do about it."""
+    """One broken rule of a section: which field, what it must do, and what to do about it.
+
+    A field of a nested section is written ``model.num_heads``, of a list's ``rewards[0].weight``.
+    """
 
     field: str
     rule: str
@@ -263,10 +266,14 @@ def build(section: type[SectionT], values: object, path: str) -> SectionT:
 def check(section: Section, path: str) -> None:
     """Raise the section's first broken rule as a ``ConfigError`` at ``path``."""
     for problem in section.problems():
-        value = functools.reduce(getattr, problem.field.split("."), section)
+        value = functools.reduce(_look_up, re.findall(r"\w+", problem.field), section)
         raise ConfigError(
             f"{_join(path, problem.field)} must {problem.rule}, got {value!r}. {problem.advice}"
         )
+
+
+def _look_up(holder: Any, key: str) -> Any:
+    return holder[int(key)] if isinstance(holder, list) else getattr(holder, key)
 
 
 def _join(path: str, name: str) -> str:

@@ -10,12 +10,12 @@ import time
 
 import pytest
 
-TRAINED = ("pretrain", "sft", "sft@ppo_init", "reward", "ppo", "ppo@no_ptx")
-STAGES = (
-    *("pretrain", "sft", "sft@ppo_init", "sample", "label", "reward", "ppo", "ppo@no_ptx"),
-    *("evaluate", "report"),
-)
-POLICIES = ("pretrain", "sft", "sft@ppo_init", "ppo", "ppo@no_ptx")
+REWARDS = ("reward", "reward@adapters")
+HYDRAS = ("ppo@hydra", "ppo@trunk")
+PPO = ("ppo", "ppo@no_ptx", *HYDRAS)
+POLICIES = ("pretrain", "sft", "sft@ppo_init", *PPO)
+TRAINED = (*POLICIES, *REWARDS)
+STAGES = (*POLICIES[:3], "sample", "label", *REWARDS, *PPO, "evaluate", "report")
 
 
 def same(left: object, right: object, *, tolerance: float = 0.0) -> bool:
@@ -84,7 +84,8 @@ from transformers import (AutoTokenizer, AutoModelForCausalLM,
     AutoModelForSequenceClassification, AutoModelForTokenClassification)
 root, answers = sys.argv[1], {}
 for stage in sys.argv[2:]:
-    kind = AutoModelForSequenceClassification if stage == "reward" else AutoModelForCausalLM
+    reward = stage.startswith("reward")
+    kind = AutoModelForSequenceClassification if reward else AutoModelForCausalLM
     folder = f"{root}/{stage}/model"
     tokenizer, model = AutoTokenizer.from_pretrained(folder), kind.from_pretrained(folder)
     chat = [{"role": "user", "content": "Where does Mia live?"}]
@@ -93,8 +94,9 @@ for stage in sys.argv[2:]:
     logits = model(**ids).logits
     assert logits.isfinite().all()
     answers[stage] = list(logits.shape)
-value = AutoModelForTokenClassification.from_pretrained(f"{root}/ppo/value")
-answers["value"] = list(value(**ids).logits.shape)
+for stage in (stage for stage in sys.argv[2:] if stage.startswith("ppo")):
+    value = AutoModelForTokenClassification.from_pretrained(f"{root}/{stage}/value")
+    answers[f"value of {stage}"] = list(value(**ids).logits.shape)
 assert not any(name.partition(".")[0] in ("pipeline", "stages") for name in sys.modules)
 print(json.dumps(answers))
 """
@@ -108,7 +110,7 @@ print(json.dumps(answers))
     assert done.returncode == 0, done.stderr
     shapes = json.loads(done.stdout)
     assert shapes["reward"] == [1, 1]
-    assert shapes["value"][-1] == 1
+    assert {shapes[f"value of {stage}"][-1] for stage in PPO} == {1}
     assert shapes["ppo"] == shapes["pretrain"]
 
 

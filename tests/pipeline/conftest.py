@@ -47,20 +47,36 @@ def make_trainer(make_policy, reward_folder, tiny_formatter):
     from pipeline.distributed import DTYPES, Workers
     from pipeline.models import load_reward_model, new_value_model
     from pipeline.ppo import Models, PPOTrainer
+    from pipeline.rewards import ModelReward
 
-    def make(section=SECTION, prompts=None, ptx=None, policy_seed=0, formatter=tiny_formatter):
-        dtype = DTYPES[section.precision]
+    def make(
+        section=SECTION,
+        prompts=None,
+        ptx=None,
+        policy_seed=0,
+        formatter=tiny_formatter,
+        reward=None,
+        value=None,
+    ):
+        dtype, workers = DTYPES[section.precision], Workers(section.precision)
         policy = make_policy(policy_seed, dtype)
         models = Models(
             policy=policy,
             ref_policy=make_policy(0, dtype),
-            reward_model=load_reward_model(reward_folder, dtype),
-            value_model=new_value_model(reward_folder, dtype),
+            reward=reward
+            or ModelReward(
+                load_reward_model(reward_folder, dtype),
+                workers,
+                name="reward",
+                where="ppo.reward",
+                batch_size=section.rollout_micro_batch_size,
+            ),
+            value_model=value or new_value_model(reward_folder, dtype),
             average=None if section.ema_decay is None else copy.deepcopy(policy),
         )
         return PPOTrainer(
             section,
-            Workers(section.precision),
+            workers,
             formatter,
             models,
             prompts=[Prompt.from_text(text) for text in TEXTS] if prompts is None else prompts,

@@ -40,7 +40,7 @@ def test_figures_are_those_of_the_answers_one_by_one(make_trainer, make_held_out
             (completion,) = trainer.sampler.sample(getattr(trainer, name), [prompt])
             ids = torch.tensor([before + completion.ids])
             missing = 0.0 if completion.finish_reason == "eos" else 1.0
-            into.append(trainer.reward_model(input_ids=ids).logits.item() - 0.25 - missing)
+            into.append(trainer.reward.model(input_ids=ids).logits.item() - 0.25 - missing)
             if name == "policy":
                 places = torch.arange(len(before) - 1, ids.shape[1] - 1)
                 both = [

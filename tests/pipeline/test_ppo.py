@@ -6,13 +6,16 @@ import pytest
 import torch
 
 from pipeline.distributed import Workers
-from pipeline.errors import ConfigError, DataError, SteerlineError
+from pipeline.errors import ConfigError, DataError, RewardError, SteerlineError
 from pipeline.formatting import Formatter
 from pipeline.forward import completion_logits
 from pipeline.masked import masked_sum
+from pipeline.models import load_reward_model, zero_value_model
 from pipeline.optimizing import Average
 from pipeline.records import Prompt
-from pipeline.rollout_figures import describe_rollout
+from pipeline.rewards import FunctionReward, ModelReward, WeightedSum
+from pipeline.rollout_figures import describe_components, describe_rollout
+from pipeline.sampling import sample_completions
 
 
 def roll(trainer):
@@ -85,7 +88,7 @@ def test_scores_are_the_reward_models_at_the_last_token_less_offset_and_penalty(
     assert not rollout.ended.all()
     for row in range(len(rollout)):
         real = rollout.ids[row][rollout.attention_mask[row]]
-        raw = trainer.reward_model(input_ids=real[None]).logits.item()
+        raw = trainer.reward.model(input_ids=real[None]).logits.item()
         expected = raw - 0.25 - (0.0 if rollout.ended[row] else 2.0)
         assert rollout.scores[row].item() == pytest.approx(expected, abs=1e-6)
 
@@ -95,8 +98,8 @@ def test_the_value_model_starts_as_the_reward_model(make_trainer):
     rollout = roll(trainer)
     real = rollout.ids[0][rollout.attention_mask[0]]
     count = int(rollout.completion_mask[0].sum())
-    hidden = trainer.reward_model.model(input_ids=real[None]).last_hidden_state
-    expected = trainer.reward_model.score(hidden)[0, :, 0] - 0.25
+    hidden = trainer.reward.model.model(input_ids=real[None]).last_hidden_state
+    expected = trainer.reward.model.score(hidden)[0, :, 0] - 0.25
     # HF's RMSNorm computes in float32, whatever the weights' type.
     assert torch.allclose(rollout.values[0, :count], expected[-count - 1 : -1], atol=1e-6)
 
@@ -123,7 +126,9 @@ def test_padding_changes_no_loss(make_trainer):
     trainer = make_trainer()
     rollout = roll(trainer)
     padded = {
-        name: torch.nn.functional.pad(tensor, (0, 3)) if tensor.dim() == 2 else tensor
+        name: torch.nn.functional.pad(tensor, (0, 3))
+        if torch.is_tensor(tensor) and tensor.dim() == 2
+        else tensor
         for name, tensor in vars(rollout).items()
         if tensor is not None
     }
@@ -321,7 +326,7 @@ def test_a_missing_end_is_known_by_the_token_that_sampling_stops_at(make_trainer
     for row in range(len(rollout)):
         real = rollout.ids[row][rollout.attention_mask[row]]
         assert bool(rollout.ended[row]) == (int(real[-1]) == formatter.end_id)
-        raw = trainer.reward_model(input_ids=real[None]).logits.item() - 0.25
+        raw = trainer.reward.model(input_ids=real[None]).logits.item() - 0.25
         expected = raw if rollout.ended[row] else -7.5
         assert rollout.scores[row].item() == pytest.approx(expected, abs=1e-6)
 
@@ -361,8 +366,8 @@ def test_scores_that_are_not_finite_stop_the_iteration(make_trainer):
     trainer = make_trainer()
     trainer.step()
     with torch.no_grad():
-        trainer.reward_model.score.weight.fill_(float("nan"))
-    with pytest.raises(SteerlineError, match="scores of iteration 2 must be finite, got nan"):
+        trainer.reward.model.score.weight.fill_(float("nan"))
+    with pytest.raises(SteerlineError, match="must give one finite number .* got nan"):
         trainer.step()
     assert trainer.iteration == 1
 
@@ -376,3 +381,119 @@ def test_sizes_must_divide_over_processes(make_trainer, monkeypatch):
 def test_a_prompt_without_room_is_refused(make_trainer):
     with pytest.raises(DataError, match=r"ppo\.prompts: a prompt must have at most 56 tokens"):
         make_trainer(prompts=[Prompt.from_text("cat dog fox " * 30)])
+
+
+def test_a_tokenizer_that_pads_with_its_end_changes_no_number(make_trainer, tiny_tokenizer):
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
+    plain, padded = make_trainer(), make_trainer(formatter=Formatter(tokenizer))
+    assert padded.formatter.pad_id not in (plain.formatter.pad_id, tokenizer.eos_token_id)
+    for _ in range(2):
+        figures, expected = padded.step(), plain.step()
+        assert figures.keys() == expected.keys()
+        for key in figures:
+            assert key.startswith("perf/") or figures[key] == expected[key]
+
+
+def by_function(function, weight=1.0, name="f"):
+    reward = FunctionReward(function, Workers(), name=name, where="ppo.rewards[0].function")
+    return WeightedSum([(weight, reward)], "ppo.rewards")
+
+
+def test_a_function_is_given_the_prompts_and_the_texts_as_they_were_sampled(
+    make_trainer, tiny_formatter
+):
+    seen = []
+
+    def function(prompts, completions):
+        seen.append((prompts, completions))
+        return [0.0] * len(prompts)
+
+    trainer = make_trainer(reward=by_function(function))
+    taken = trainer.next_prompts()
+    sampled = sample_completions(
+        trainer.policy,
+        tiny_formatter,
+        [trainer.prompts[i] for i in taken],
+        trainer.sampler.decoding,
+        seed=5,
+        step=0,
+        sample_index=list(range(8)),
+    )
+    roll(trainer)
+    assert seen == [([trainer.prompts[i] for i in taken], [sample.text for sample in sampled])]
+
+
+def test_the_score_is_the_weighted_sum_less_the_penalty_and_each_reward_is_logged(
+    make_trainer, change, reward_folder, tiny_formatter
+):
+    def length(prompts, completions):
+        assert prompts
+        return [float(len(text)) for text in completions]
+
+    model = ModelReward(
+        load_reward_model(reward_folder, torch.float64),
+        Workers(),
+        name="rm",
+        where="ppo.rewards[1].stage",
+        batch_size=3,
+    )
+    counted = FunctionReward(length, Workers(), name="length", where="ppo.rewards[0].function")
+    together = WeightedSum([(0.25, counted), (2.0, model)], "ppo.rewards")
+    section = change(missing_eos_penalty=3.0, max_new_tokens=40, temperature=9.0)
+    trainer = make_trainer(section, reward=together)
+    rollout = roll(trainer)
+    assert 0 < rollout.ended.sum() < len(rollout)
+    texts = [
+        tiny_formatter.decode(ids[mask].tolist())
+        for ids, mask in zip(rollout.completions, rollout.completion_mask, strict=True)
+    ]
+    lengths = torch.tensor([float(len(text)) for text in texts], dtype=torch.float64)
+    alone = make_trainer(dataclasses.replace(section, missing_eos_penalty=None), reward=model)
+    scores = roll(alone).scores
+    expected = 0.25 * lengths + 2 * scores - 3 * (~rollout.ended).double()
+    assert torch.allclose(rollout.scores, expected, rtol=0, atol=1e-9)
+    figures = describe_components(trainer.reward.names, rollout.components)
+    assert figures["reward/length"] == pytest.approx(lengths.mean().item())
+    assert figures["reward/length_std"] == pytest.approx(lengths.std(correction=0).item())
+    assert figures["reward/rm"] == pytest.approx(scores.mean().item())
+    assert [key for key in figures if key.startswith("reward/")] == [
+        "reward/length",
+        "reward/length_std",
+        "reward/rm",
+        "reward/rm_std",
+    ]
+
+
+def test_a_bad_reward_stops_before_the_step(make_trainer):
+    trainer = make_trainer(reward=by_function(lambda _, texts: [float("nan")] * len(texts)))
+    before = [w.clone() for m in (trainer.policy, trainer.value_model) for w in m.parameters()]
+    with pytest.raises(RewardError, match="got nan at prompt"):
+        trainer.step()
+    after = [w for m in (trainer.policy, trainer.value_model) for w in m.parameters()]
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    assert trainer.iteration == 0
+
+
+def test_a_function_alone_is_learned_from_a_value_model_of_zeros(
+    make_trainer, change, policy_folder
+):
+    def spaces(prompts, completions):
+        assert prompts
+        return [float(text.count(" ")) for text in completions]
+
+    section = change(
+        episodes=8 * 40,
+        num_ppo_epochs=2,
+        kl_coef=0.0,
+        learning_rate=2e-3,
+        ema_decay=None,
+        missing_eos_penalty=None,
+    )
+    value = zero_value_model(policy_folder, torch.float64)
+    trainer = make_trainer(section, reward=by_function(spaces), value=value)
+    history = [trainer.step() for _ in range(section.iterations)]
+    assert history[0]["value/mean"] == 0
+    early = sum(figures["reward/f"] for figures in history[:5]) / 5
+    late = sum(figures["reward/f"] for figures in history[-5:]) / 5
+    assert late > early + history[0]["reward/f_std"]

@@ -21,7 +21,7 @@ from pipeline.distributed import Workers
 from pipeline.errors import ConfigError, DataError, RunError, StoreError
 from pipeline.formatting import Formatter
 from pipeline.hydra import Backbone, add_reward
-from pipeline.judges import RewardJudge
+from pipeline.judges import RewardJudge, score_rows
 from pipeline.models import (
     load_policy,
     load_reward_model,
@@ -38,7 +38,7 @@ from pipeline.ranking_data import (
     encode_rankings,
 )
 from pipeline.records import Prompt, Ranking, write_jsonl
-from pipeline.reward import RewardTrainer, add_adapters, score_rankings, score_rows
+from pipeline.reward import RewardTrainer, add_adapters, score_rankings
 from pipeline.runs import Manifest, open_stage
 from pipeline.store import LabelStore
 from pipeline.tokenizer import load_tokenizer, train_tokenizer

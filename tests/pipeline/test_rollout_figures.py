@@ -3,8 +3,15 @@ import dataclasses
 import pytest
 import torch
 
+from pipeline.records import Prompt
 from pipeline.rollout import Rollout
-from pipeline.rollout_figures import describe_answers, describe_rollout, describe_tokens, repetition
+from pipeline.rollout_figures import (
+    describe_answers,
+    describe_components,
+    describe_rollout,
+    describe_tokens,
+    repetition,
+)
 
 
 def make_rollout(**fields):
@@ -22,6 +29,8 @@ def make_rollout(**fields):
         attention_mask=torch.cat([torch.ones(3, 2, dtype=torch.bool), mask], dim=1),
         completion_mask=mask,
         ended=torch.tensor([True, True, False]),
+        prompts=(Prompt.from_text("a"),) * 3,
+        components=torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 3.0]], dtype=torch.float64),
         scores=torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64),
         **{name: column() for name in ("logprobs", "ref_logprobs", "values")},
         scaled_scores=torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64),
@@ -44,6 +53,18 @@ def make_rollout(**fields):
 )
 def test_repetition_is_the_share_of_ngrams_that_came_before(completions, n, share):
     assert repetition(completions, n) == pytest.approx(share)
+
+
+def test_single_rewards_are_described_each_by_its_name():
+    figures = describe_components(("a", "b"), make_rollout().components)
+    assert figures == pytest.approx(
+        {
+            "reward/a": 2.0,
+            "reward/a_std": (2 / 3) ** 0.5,
+            "reward/b": 1.0,
+            "reward/b_std": 2**0.5,
+        }
+    )
 
 
 def test_answers_are_described_row_by_row_whatever_stands_in_the_padding():

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ def test_n_plus_is_huang_et_als(tmp_path):
     assert (made.iterations, made.minibatches, made.num_ppo_epochs) == (1953, 1, 4)
     assert (made.learning_rate, made.lr_schedule, made.kl_coef) == (3e-6, "linear", 0.05)
     assert (made.missing_eos_score, made.missing_eos_penalty) == (-1.0, None)
-    assert math.isinf(made.max_grad_norm)
+    assert made.max_grad_norm is None
     assert made.temperature == 0.7
 
 
