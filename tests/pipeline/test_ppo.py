@@ -367,7 +367,7 @@ def test_scores_that_are_not_finite_stop_the_iteration(make_trainer):
     trainer.step()
     with torch.no_grad():
         trainer.reward.model.score.weight.fill_(float("nan"))
-    with pytest.raises(SteerlineError, match="must give one finite number .* got nan"):
+    with pytest.raises(SteerlineError, match=r"must give one finite number .* got nan"):
         trainer.step()
     assert trainer.iteration == 1
 
