@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, gather_object
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config.training import Precision
 
@@ -115,9 +116,24 @@ class Workers:
         return wrapped
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Place a frozen model on the device."""
+        """Place a model that is not trained on the device."""
         model.requires_grad_(False)
         return model.to(self.device).eval()
+
+    def freeze(self, model: nn.Module) -> nn.Module:
+        """Place a model whose weights never change on the device.
+
+        Under ``bf16`` its linear layers keep bfloat16: autocast would make the very same of them
+        anew at each use, for it remembers only what is trained.
+        """
+        placed = self.place(model)
+        if self.accelerator.mixed_precision == "bf16":
+            for layer in placed.modules():
+                if type(layer) is nn.Linear:
+                    for name, weight in list(layer.named_parameters(recurse=False)):
+                        lower = nn.Parameter(weight.to(torch.bfloat16), requires_grad=False)
+                        setattr(layer, name, lower)
+        return placed
 
     def unwrap(self, model: nn.Module) -> Any:
         """Return the model under the wrappers, for generation and saving."""
@@ -128,6 +144,15 @@ class Workers:
         """Exchange gradients between processes only in the last of several backward passes."""
         with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
             yield
+
+    def average_gradients(self, model: nn.Module) -> None:
+        """Average gradients over the processes where no wrapper of the model has done so."""
+        if self.world_size == 1 or isinstance(model, DistributedDataParallel):
+            return
+        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        for gradient in gradients:
+            torch.distributed.all_reduce(gradient)
+            gradient /= self.world_size
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """Compute in the stage's precision."""

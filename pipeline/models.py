@@ -113,6 +113,22 @@ def load_base(base: str, dtype: torch.dtype = torch.float32) -> Base:
     path = Path(base).expanduser()
     if path.suffix == ".gguf":
         return _load_gguf(path, dtype)
+    check_place(base)
+    place = path if path.is_dir() else base
+    tokenizer = load_tokenizer(place)
+    model = _from_pretrained(AutoModelForCausalLM, place, dtype)
+    commit = str(getattr(model.config, "_commit_hash", None) or "")
+    origin = {"base": base, "format": "safetensors", "revision": commit}
+    return Base(model, _with_template(tokenizer), origin)
+
+
+def check_place(name: str) -> None:
+    """Refuse what cannot be a model: a pickle, and a path where nothing is.
+
+    Raises:
+        ModelError: if it is one of them.
+    """
+    path = Path(name).expanduser()
     if path.is_dir():
         refuse_pickle(path)
     elif path.suffix in PICKLED:
@@ -120,14 +136,8 @@ def load_base(base: str, dtype: torch.dtype = torch.float32) -> Base:
             f"{path} is a pickle, which can run code when it is opened. "
             "Convert the weights to safetensors and give that folder."
         )
-    elif path.is_absolute() or base.startswith("."):
-        raise ModelError(f"No model in {base}. Check the path.")
-    place = path if path.is_dir() else base
-    tokenizer = load_tokenizer(place)
-    model = _from_pretrained(AutoModelForCausalLM, place, dtype)
-    commit = str(getattr(model.config, "_commit_hash", None) or "")
-    origin = {"base": base, "format": "safetensors", "revision": commit}
-    return Base(model, _with_template(tokenizer), origin)
+    elif path.is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise ModelError(f"No model in {name}. Check the path.")
 
 
 def _load_gguf(path: Path, dtype: torch.dtype) -> Base:
@@ -246,22 +256,55 @@ def new_reward_model(
     return model
 
 
-def load_reward_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Load a reward model from a stage's folder."""
-    refuse_pickle(path)
-    return _replace_head(_from_pretrained(AutoModelForSequenceClassification, path, dtype))
+def load_reward_model(path: Path | str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Load a reward model from a folder or by a Hugging Face name.
+
+    Raises:
+        ModelError: if its head was not trained (a policy has none), or gives several scores.
+    """
+    check_place(str(path))
+    model, lacking, _ = _load(AutoModelForSequenceClassification, path, dtype)
+    missing, labels = sorted(lacking), model.config.num_labels
+    if missing or labels != 1:
+        got = f"no weights for {missing[0]}" if missing else f"{labels} labels"
+        raise ModelError(
+            f"{path} must hold a reward model, a sequence classifier with one trained score, "
+            f"got {got}. Name another model."
+        )
+    return _replace_head(model) if reads_last_token(model) else model
 
 
-def new_value_model(reward_path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def new_value_model(reward_path: Path | str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Make a value model of a reward model: its trunk, its head, its offset as the bias."""
     reward_model = load_reward_model(reward_path, dtype)
-    # Transformers' token classifier has dropout 0.1 unless told otherwise; PPO trains without.
-    config = AutoConfig.from_pretrained(reward_path, classifier_dropout=0.0, num_labels=1)
-    model = AutoModelForTokenClassification.from_config(config).to(dtype)
-    model.model.load_state_dict(reward_model.model.state_dict())
+    model = blank_value_model(reward_path, reward_model, dtype)
     with torch.no_grad():
         model.score.weight.copy_(reward_model.score.weight)
         model.score.bias.fill_(-score_offset(reward_model))
+    return model
+
+
+def zero_value_model(policy_path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Make a value model of a policy: its trunk, and a head of zeros (N details, 11)."""
+    return blank_value_model(policy_path, load_policy(policy_path, dtype), dtype)
+
+
+def blank_value_model(
+    path: Path | str, owner: Any, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """Make a value model with the owner's trunk and a head of zeros.
+
+    Args:
+        path: folder or name that the owner's configuration comes from.
+        owner: a model of the same shape.
+        dtype: of the weights.
+    """
+    # Transformers' token classifier has dropout 0.1 unless told otherwise; PPO trains without.
+    config = AutoConfig.from_pretrained(path, classifier_dropout=0.0, num_labels=1)
+    model = AutoModelForTokenClassification.from_config(config).to(dtype)
+    model.model.load_state_dict(owner.model.state_dict())
+    torch.nn.init.zeros_(model.score.weight)
+    torch.nn.init.zeros_(model.score.bias)
     return _replace_head(model)
 
 
@@ -269,6 +312,11 @@ def load_value_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrain
     """Load a value model."""
     refuse_pickle(path)
     return _replace_head(_from_pretrained(AutoModelForTokenClassification, path, dtype))
+
+
+def reads_last_token(reward_model: Any) -> bool:
+    """Tell whether a reward model is a decoder with a linear head over its hidden states."""
+    return isinstance(getattr(reward_model, "score", None), nn.Linear)
 
 
 def score_offset(reward_model: Any) -> float:
@@ -279,6 +327,9 @@ def score_offset(reward_model: Any) -> float:
 def score_sequences(reward_model: Any, ids: Tensor, mask: Tensor) -> Tensor:
     """Score conversations at their last real token, before the offset, wherever the padding is.
 
+    A model that reads no last token (an encoder) pools as it was trained to; its rows must be
+    padded on the right.
+
     Args:
         reward_model: a sequence classifier with one label.
         ids: token ids, [batch, time].
@@ -286,8 +337,10 @@ def score_sequences(reward_model: Any, ids: Tensor, mask: Tensor) -> Tensor:
     Returns:
         Scores before the offset, [batch].
     """
-    trunk = reward_model.model
-    hidden = trunk(
+    if not reads_last_token(reward_model):
+        pooled: Tensor = reward_model(input_ids=ids, attention_mask=mask.long()).logits.squeeze(-1)
+        return pooled
+    hidden = reward_model.base_model(
         input_ids=ids,
         attention_mask=mask.long(),
         position_ids=positions(mask),
@@ -365,20 +418,17 @@ def _with_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBas
     return tokenizer
 
 
-def _from_pretrained(
-    kind: Any,
-    path: Path | str,
-    dtype: torch.dtype,
-    *,
-    new: Collection[str] = (),
-    **options: Any,
-) -> PreTrainedModel:
-    """Load a model that is whole: transformers would draw what is missing at random, and warn.
+def _load(
+    kind: Any, path: Path | str, dtype: torch.dtype, **options: Any
+) -> tuple[PreTrainedModel, set[str], set[str]]:
+    """Load a model; return the names of weights that it lacks, and of those too many, as well.
 
     Raises:
-        ModelError: if it cannot be loaded, lacks weights other than ``new``, or has a head for
-            scores where a language model is asked for.
+        ModelError: if there is none.
     """
+    verbosity = logging.get_verbosity()
+    # Transformers would draw what is missing at random, and only warn.
+    logging.set_verbosity_error()
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -401,14 +451,32 @@ def _from_pretrained(
     finally:
         logging.set_verbosity(verbosity)
     misshapen = {str(name) for name, *_ in found["mismatched_keys"]}
-    lacking = sorted({*found["missing_keys"], *misshapen} - set(new))
-    if lacking:
-        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+    return model, {*found["missing_keys"], *misshapen}, set(found["unexpected_keys"])
+
+
+def _from_pretrained(
+    kind: Any,
+    path: Path | str,
+    dtype: torch.dtype,
+    *,
+    new: Collection[str] = (),
+    **options: Any,
+) -> PreTrainedModel:
+    """Load a model that is whole.
+
+    Raises:
+        ModelError: if it cannot be loaded, lacks weights other than ``new``, or has a head for
+            scores where a language model is asked for.
+    """
+    model, lacking, unexpected = _load(kind, path, dtype, **options)
+    missing = sorted(lacking - set(new))
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelError(
             f"{path} must hold the weights that its config.json describes, got none of that shape "
-            f"for {lacking[0]}{more}. Mend config.json, or export the model again."
+            f"for {missing[0]}{more}. Mend config.json, or export the model again."
         )
-    if kind is AutoModelForCausalLM and "score.weight" in found["unexpected_keys"]:
+    if kind is AutoModelForCausalLM and "score.weight" in unexpected:
         raise ModelError(
             f"{path} must hold a language model, got a reward or value model. Name another."
         )

@@ -63,6 +63,9 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
         stage.note_sources(fingerprint_sources(read))
         formatter = Formatter(load_tokenizer(model_of(config, section.init)))
         trainer, figures = _train(config, section, stage, training, formatter)
+        if section.lora is not None:
+            # Alone, for a PPO that keeps its models on one backbone.
+            stage.save_model(trainer.save_adapter, "adapter")
         model = trainer.merged_model()
         offset, count = measure_offset(
             model,

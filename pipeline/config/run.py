@@ -143,7 +143,7 @@ class RunConfig:
 def references(section: Section) -> list[str]:
     """Return the stages whose models a section starts from."""
     if isinstance(section, PpoSection):
-        return [section.init, section.reward]
+        return [section.init, *section.reward_stages]
     if isinstance(section, SftSection | RewardSection):
         return [section.init]
     return list(section.stages) if isinstance(section, SampleSection) else []
@@ -245,7 +245,9 @@ def _check_references(config: RunConfig) -> None:
             _check_reference(config, f"{name}.init", section.init, ("pretrain", "sft"))
             _check_start(config, name)
         if isinstance(section, PpoSection):
-            _check_reference(config, f"{name}.reward", section.reward, ("reward",))
+            for path, source in section.reward_paths(name):
+                if source.stage is not None:
+                    _check_reference(config, path, source.stage, ("reward",))
         if isinstance(section, SampleSection):
             for stage in section.stages:
                 _check_reference(config, f"{name}.stages", stage, ("pretrain", "sft", "ppo"))

@@ -30,7 +30,10 @@ UNIONS = (Union, types.UnionType)
 
 
 class Problem(NamedTuple):
-    """One broken rule of a section: which field, what it must do, and what to do about it."""
+    """One broken rule of a section: which field, what it must do, and what to do about it.
+
+    A field of a nested section is written ``model.num_heads``, of a list's ``rewards[0].weight``.
+    """
 
     field: str
     rule: str
@@ -39,6 +42,11 @@ class Problem(NamedTuple):
 
 class Section:
     """Be the base of every configuration section."""
+
+    @classmethod
+    def fill(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the values that were given, with those that they imply for fields left out."""
+        return values
 
     def problems(self) -> Iterator[Problem]:
         """Yield the rules that the values break; a section without rules yields none."""
@@ -232,6 +240,8 @@ def build(section: type[SectionT], values: object, path: str) -> SectionT:
     values = {} if values is None else values
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path} must be a mapping, got {values!r}. Write its keys below it.")
+    if issubclass(section, Section):
+        values = section.fill(values)
     hints: dict[str, Any] = field_types(section)  # type: ignore[arg-type]
     for key in values:
         if key not in hints:
@@ -256,10 +266,14 @@ def build(section: type[SectionT], values: object, path: str) -> SectionT:
 def check(section: Section, path: str) -> None:
     """Raise the section's first broken rule as a ``ConfigError`` at ``path``."""
     for problem in section.problems():
-        value = functools.reduce(getattr, problem.field.split("."), section)
+        value = functools.reduce(_look_up, re.findall(r"\w+", problem.field), section)
         raise ConfigError(
             f"{_join(path, problem.field)} must {problem.rule}, got {value!r}. {problem.advice}"
         )
+
+
+def _look_up(holder: Any, key: str) -> Any:
+    return holder[int(key)] if isinstance(holder, list) else getattr(holder, key)
 
 
 def _join(path: str, name: str) -> str:

@@ -24,6 +24,7 @@ from pipeline.models import (
     score_offset,
     score_sequences,
     set_attention,
+    zero_value_model,
 )
 
 IDS = torch.arange(6, 30)[None]
@@ -118,7 +119,9 @@ def test_a_folder_without_weights_is_refused(tmp_path):
         refuse_pickle(tmp_path)
 
 
-@pytest.mark.parametrize("base", ["/nowhere/model", "./nowhere", "/nowhere/model.gguf"])
+@pytest.mark.parametrize(
+    "base", ["/nowhere/model", "./nowhere", "/nowhere/model.gguf", "runs/nowhere/model"]
+)
 def test_a_base_that_is_not_there_is_one_line(base):
     with pytest.raises(ModelError, match="nowhere") as caught:
         load_base(base)
@@ -228,6 +231,21 @@ def test_a_value_model_begins_as_the_offset_reward_model(reward_folder):
     expected = score_sequences(reward, IDS, mask) - score_offset(reward)
     assert value(input_ids=IDS).logits[0, -1, 0].item() == pytest.approx(expected.item(), abs=1e-6)
     assert score_offset(reward) == 0.25
+
+
+def test_a_value_model_of_a_policy_has_its_trunk_and_is_zero_everywhere(policy_folder):
+    policy, value = load_policy(policy_folder), zero_value_model(policy_folder)
+    for name, weight in policy.model.named_parameters():
+        assert torch.equal(weight, value.model.get_parameter(name))
+    assert value.eval()(input_ids=IDS).logits.abs().max().item() == 0
+    value.train()(input_ids=IDS).logits.sum().backward()
+    assert value.score.weight.grad.abs().max().item() > 0
+
+
+def test_a_model_without_a_trained_head_is_no_reward_model(policy_folder, caplog):
+    with pytest.raises(ModelError, match=r"got no weights for score\.weight\. Name another model"):
+        load_reward_model(policy_folder)
+    assert caplog.text == ""
 
 
 def test_the_last_real_token_is_found():

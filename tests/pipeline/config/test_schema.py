@@ -290,3 +290,24 @@ def test_docstrings_of_fields_are_inherited_and_may_be_replaced():
     docs = field_docs(Oak)
     assert docs["count"] == "How many oaks."
     assert docs["rate"] == "How fast."
+
+
+def test_a_rule_of_a_list_names_the_element():
+    @dataclass(frozen=True)
+    class Forest(Section):
+        leaves: list[Leaf] = field(default_factory=list)
+        """The leaves."""
+        nested: Leaf = field(default_factory=lambda: Leaf("root"))
+        """One leaf."""
+
+        def problems(self) -> Iterator[Problem]:
+            if len(self.leaves) > 1:
+                yield Problem("leaves[1].path", "be first", "Move it.")
+            yield Problem("nested.path", "be a leaf", "Cut it.")
+
+    with pytest.raises(ConfigError) as caught:
+        build(Forest, {"leaves": ["a", "b"]}, "wood")
+    assert str(caught.value) == "wood.leaves[1].path must be first, got 'b'. Move it."
+    with pytest.raises(ConfigError) as caught:
+        build(Forest, {}, "wood")
+    assert str(caught.value) == "wood.nested.path must be a leaf, got 'root'. Cut it."
