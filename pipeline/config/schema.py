@@ -19,7 +19,7 @@ import types
 import typing
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, Union
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, Union
 
 import yaml
 
@@ -38,7 +38,14 @@ class Problem(NamedTuple):
 
 
 class Section:
-    """Be the base of every configuration section."""
+    """Be the base of every configuration section.
+
+    Attributes:
+        ADDITIONS: fields that add a part of their own to what a stage makes and change nothing
+            else of it; a finished stage takes them without ``--force``.
+    """
+
+    ADDITIONS: ClassVar[tuple[str, ...]] = ()
 
     def problems(self) -> Iterator[Problem]:
         """Yield the rules that the values break; a section without rules yields none."""
