@@ -13,6 +13,7 @@ Completions of equal score are put in random order; each then has the mean of it
 from __future__ import annotations
 
 import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

@@ -160,7 +160,7 @@ class BestOfEvaluator:
         """Return a row a completion, prompt after prompt."""
         formatter = Formatter(load_tokenizer(subject.path))
         is_start = subject == self.start
-        model = self.start_model if is_start else self.workers.place(load_policy(subject.path))
+        model: Any = self.start_model if is_start else self.workers.place(load_policy(subject.path))
         room = model.config.max_position_embeddings - self.decoding.max_new_tokens
         for prompt in self.prompts:
             formatter.check_length(prompt, room, "evaluate.best_of.prompts")
