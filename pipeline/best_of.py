@@ -12,6 +12,7 @@ Completions of equal score are put in random order; each then has the mean of it
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -66,13 +67,7 @@ def duel_weights(scores: ArrayLike, n: int) -> Floats:
     array = np.asarray(scores, dtype=np.float64)
     count = len(array)
     assert 1 <= n < count, f"a subset of {n} and one beside it need more than {count} completions"
-    every = count * math.comb(count - 1, n)
-    by_rank = np.array(
-        [
-            [0.0 if j == k else math.comb(k - (j < k), n - 1) / every for j in range(count)]
-            for k in range(count)
-        ]
-    )
+    by_rank = _duels_by_rank(count, n)
     group = _tie_groups(array)
     places = _group_of_rank(group)
     member = np.eye(places.max() + 1)[places]
@@ -119,6 +114,18 @@ def segment_of(levels: Floats, level: float) -> int | None:
     if len(levels) < 2 or not levels[0] <= level <= levels[-1]:
         return None
     return min(int(np.searchsorted(levels, level, side="right")) - 1, len(levels) - 2)
+
+
+@functools.cache
+def _duels_by_rank(count: int, n: int) -> Floats:
+    """Return the probability of each pair of ranks, none of which tie, [N, N]."""
+    every = count * math.comb(count - 1, n)
+    return np.array(
+        [
+            [0.0 if j == k else math.comb(k - (j < k), n - 1) / every for j in range(count)]
+            for k in range(count)
+        ]
+    )
 
 
 def _tie_groups(scores: Floats) -> NDArray[np.intp]:

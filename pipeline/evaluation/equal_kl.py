@@ -2,7 +2,7 @@
 
 A policy's score says little alone: more KL buys more score. Best-of-n draws a curve of what can be
 had for how much KL without training, and a policy is measured against the point of that curve at
-its own KL, found between two n on a straight line. Policy and curve answered the same prompts, so
+its own KL, on a straight line between two neighbouring n. Policy and curve answered the same prompts, so
 the difference is a mean of d_i over prompts i,
 
     d_i = v_i - c_i(K) - c'(K) (k_i - K),   K = mean k_i
@@ -57,6 +57,21 @@ class Answers:
         return self.values.get("utility", self.values["score"])
 
 
+@dataclass(frozen=True)
+class Curve:
+    """Hold what best-of-n gives for how much KL.
+
+    Attributes:
+        n: numbers of completions that the best is picked from, ascending.
+        levels: KL of each, [n].
+        values: measure to prompt to the expected value of each, [n].
+    """
+
+    n: Sequence[int]
+    levels: Floats
+    values: Mapping[str, Mapping[str, Floats]]
+
+
 def compare(
     start: Iterable[Row], policies: Mapping[str, Iterable[Row]], n: Sequence[int], seed: int
 ) -> dict[str, Any]:
@@ -69,23 +84,15 @@ def compare(
         seed: of the bootstrap.
     """
     drawn = read_answers(start)
-    levels = np.array([best_of_kl(count) for count in n])
-    curves = make_curves(drawn, n)
-    texts = [len(set(answers.values["score"])) for answers in drawn.values()]
+    curve = make_curve(drawn, range(n[0], n[-1] + 1))
+    distinct = [len(set(answers.values["score"])) for answers in drawn.values()]
     return {
         "prompts": len(drawn),
         "completions": len(next(iter(drawn.values())).values["score"]),
-        "distinct_scores": float(np.mean(texts)),
-        "best_of": [
-            {"n": count, "kl": float(levels[place])}
-            | {
-                name: _interval([curve[prompt][place] for prompt in curve], seed)
-                for name, curve in curves.items()
-            }
-            for place, count in enumerate(n)
-        ],
+        "distinct_scores": float(np.mean(distinct)),
+        "best_of": [describe_point(curve, count, seed) for count in n],
         "policies": {
-            stage: describe_policy(drawn, read_answers(rows), curves, levels, n, seed)
+            stage: describe_policy(drawn, read_answers(rows), curve, seed)
             for stage, rows in policies.items()
         },
     }
@@ -109,49 +116,60 @@ def read_answers(rows: Iterable[Row]) -> dict[str, Answers]:
     }
 
 
-def make_curves(drawn: Mapping[str, Answers], n: Sequence[int]) -> dict[str, dict[str, Floats]]:
-    """Return the expected value of best-of-n: measure to prompt to [n]."""
-    curves: dict[str, dict[str, Floats]] = {name: {} for name in (*MEASURES, WIN_RATE)}
+def make_curve(drawn: Mapping[str, Answers], n: Sequence[int]) -> Curve:
+    """Return what best-of-n is expected to give on each prompt.
+
+    Args:
+        drawn: more than max(n) of the start's completions, by prompt.
+        n: numbers of completions, ascending; those between two cost nothing to draw.
+    """
+    values: dict[str, dict[str, Floats]] = {name: {} for name in (*MEASURES, WIN_RATE)}
     for prompt, answers in drawn.items():
         scores = answers.values["score"]
         weights = np.array([best_weights(scores, count) for count in n])
-        for name, values in answers.values.items():
-            curves[name][prompt] = weights @ values
-        curves[WIN_RATE][prompt] = np.array(
+        for name, worth in answers.values.items():
+            values[name][prompt] = weights @ worth
+        values[WIN_RATE][prompt] = np.array(
             [expect_win(duel_weights(scores, count), answers.preference) for count in n]
         )
-    return {name: curve for name, curve in curves.items() if curve}
+    levels = np.array([best_of_kl(count) for count in n])
+    return Curve(n, levels, {name: found for name, found in values.items() if found})
+
+
+def describe_point(curve: Curve, n: int, seed: int) -> dict[str, Any]:
+    """Return the figures of best-of-n for one n."""
+    place = curve.n.index(n)
+    figures = {
+        name: _interval([values[place] for values in by_prompt.values()], seed)
+        for name, by_prompt in curve.values.items()
+    }
+    return {"n": n, "kl": float(curve.levels[place]), **figures}
 
 
 def describe_policy(
-    drawn: Mapping[str, Answers],
-    answers: Mapping[str, Answers],
-    curves: Mapping[str, Mapping[str, Floats]],
-    levels: Floats,
-    n: Sequence[int],
-    seed: int,
+    drawn: Mapping[str, Answers], answers: Mapping[str, Answers], curve: Curve, seed: int
 ) -> dict[str, Any]:
     """Return a policy's KL and figures, and what it is ahead of best-of-n at that KL.
 
-    ``between`` names the two n of that KL; it is null, and so is what depends on it, where the KL
+    ``between`` names the two n of that KL; it is null, and so is what is compared, where the KL
     lies outside those of all n.
     """
     kl = {prompt: float(_log_ratios(own).mean()) for prompt, own in answers.items()}
-    left = segment_of(levels, float(np.mean(list(kl.values()))))
+    left = segment_of(curve.levels, float(np.mean(list(kl.values()))))
     figures: dict[str, Any] = {
         "completions": len(_log_ratios(next(iter(answers.values())))),
         "kl": _interval(list(kl.values()), seed),
-        "between": None if left is None else [n[left], n[left + 1]],
+        "between": None if left is None else [curve.n[left], curve.n[left + 1]],
         "at_equal_kl": {},
     }
-    for name, curve in curves.items():
-        own = {prompt: _value(name, answers[prompt], drawn[prompt]) for prompt in curve}
+    for name, by_prompt in curve.values.items():
+        own = {prompt: _value(name, answers[prompt], drawn[prompt]) for prompt in by_prompt}
         figures[name] = _interval(list(own.values()), seed)
         figures["at_equal_kl"][name] = compare_at(
-            np.array([kl[prompt] for prompt in curve]),
+            np.array([kl[prompt] for prompt in by_prompt]),
             np.array(list(own.values())),
-            np.array(list(curve.values())).T,
-            levels,
+            np.array(list(by_prompt.values())).T,
+            curve.levels,
             seed,
         )
     return figures

@@ -2,8 +2,8 @@
 
 Each stage has three parts: few-shot tasks, perplexity, instruction following; a fourth where PPO is
 compared with best-of-n. A part is stored as soon as it is measured, its rows first and then its
-figures with the key of what they depend on; a kill loses at most the part at work. ``results.json``,
-``summary.json`` and ``documents.jsonl`` are put together from the parts of all stages.
+figures with the key of what they depend on; a kill loses at most the part at work. Put together
+from the parts of all stages are ``results.json``, ``summary.json`` and ``documents.jsonl``.
 
     documents/STAGE.jsonl     a row a question, task and number of shots
     texts/STAGE.jsonl         a row a held-out document: its loss
