@@ -2,8 +2,8 @@
 
 A policy's score says little alone: more KL buys more score. Best-of-n draws a curve of what can be
 had for how much KL without training, and a policy is measured against the point of that curve at
-its own KL, on a straight line between two neighbouring n. Policy and curve answered the same prompts, so
-the difference is a mean of d_i over prompts i,
+its own KL, on a straight line between two neighbouring n. Both answered the same prompts, so the
+difference is a mean of d_i over prompts i,
 
     d_i = v_i - c_i(K) - c'(K) (k_i - K),   K = mean k_i
 
