@@ -17,7 +17,8 @@ PACKAGES = [name for name in ("pipeline", "stages", "labeling_ui") if (ROOT / na
 LAYERS = (
     {"errors", "artifacts", "config", "records", "runs", "store"},
     {"masked", "advantages", "losses", "ranking_loss", "ranking_accuracy"}
-    | {"agreement", "calibration", "baselines", "bootstrap", "statistics", "distributed"},
+    | {"agreement", "calibration", "baselines", "best_of", "bootstrap"}
+    | {"statistics", "distributed"},
     {"tokenizer", "formatting", "models", "data", "ranking_data", "world", "cursors", "cards"},
     {
         "decoding",
