@@ -137,21 +137,26 @@ class BestOfEvaluator:
         return figures
 
     def _measure(self, subject: Subject, *, first: int, count: int) -> None:
-        """Draw and judge a stage's completions, unless that was done before."""
-        key = self._key(subject, first, count)
-        stage = subject.stage
-        if self.workers.on_main(lambda: self.store.find(stage, "best_of", key) is not None):
+        """Draw and judge a stage's completions; where only the judge is new, judge them again."""
+        stage, drawn = subject.stage, self._key(subject, first, count)
+        key = f"{drawn} {self.reward.hash}"
+        found = self.workers.on_main(lambda: self.store.key(stage, "best_of"))
+        if found == key:
             return
-        rows = self._draw(subject, range(first, first + count))
-        part = Part({"completions": len(rows)}, [{"stage": stage, **row} for row in rows])
+        if found.split(" ")[0] == drawn:
+            rows = self.workers.on_main(lambda: self.store.rows(stage, "best_of"))
+        else:
+            rows = self._draw(subject, range(first, first + count))
+        judged = [{"stage": stage, **row} for row in self._judge(rows)]
+        part = Part({"completions": len(judged)}, judged)
         self.workers.on_main(lambda: self.store.store(stage, "best_of", key, part))
 
     def _key(self, subject: Subject, first: int, count: int) -> str:
-        """Return what a stage's rows depend on."""
+        """Return what a stage's completions depend on."""
         asked = [prompt.id for prompt in self.prompts]
         specs = [prompt.meta.get("world") for prompt in self.prompts]
         drawn = [self.decoding.temperature, self.decoding.max_new_tokens, first, count]
-        models = [subject.hash, self.start.hash, self.reward.hash]
+        models = [subject.hash, self.start.hash]
         return hash_text(
             json.dumps([VERSION, self.seed, models, drawn, asked, specs], sort_keys=True)
         )
@@ -175,7 +180,6 @@ class BestOfEvaluator:
             answers = self._answer(model, formatter, prompts, [index for *_, index in asked])
             if not is_start:
                 self._add_log_ratios(model, formatter, prompts, answers)
-            self._judge(prompts, answers)
             rows += [(place, row) for (place, *_), row in zip(asked, answers, strict=True)]
         gathered = sorted(self.workers.gather_objects(rows), key=lambda item: item[0])
         return [{key: row[key] for key in row if key != "ids"} for _, row in gathered]
@@ -219,20 +223,26 @@ class BestOfEvaluator:
         for row, own, other in zip(rows, ours, theirs, strict=True):
             row["log_ratio"] = own - other
 
-    def _judge(self, prompts: Sequence[Prompt], rows: Sequence[Row]) -> None:
-        """Add what the judges say; the same answer to a prompt is judged once, so that it ties."""
-        distinct: dict[tuple[str, str], tuple[Prompt, str]] = {}
-        for prompt, row in zip(prompts, rows, strict=True):
-            distinct[prompt.id, row["completion"]] = (prompt, row["completion"])
-        scores = self.judge(*zip(*distinct.values(), strict=True))
-        said: dict[tuple[str, str], Row] = {}
-        for (key, (prompt, text)), score in zip(distinct.items(), scores, strict=True):
-            said[key] = {"score": score}
+    def _judge(self, rows: Sequence[Row]) -> list[Row]:
+        """Return the rows with what the judges say.
+
+        The same answer to a prompt is judged once, so that it ties with itself.
+        """
+        place = {prompt.id: i for i, prompt in enumerate(self.prompts)}
+        world_size, rank = self.workers.world_size, self.workers.rank
+        answers = {(row["prompt_id"], row["completion"]) for row in rows}
+        own = sorted(key for key in answers if place[key[0]] % world_size == rank)
+        prompts = [self.prompts[place[name]] for name, _ in own]
+        scores = self.judge(prompts, [text for _, text in own]) if own else []
+        said: list[tuple[tuple[str, str], Row]] = []
+        for key, prompt, score in zip(own, prompts, scores, strict=True):
+            judgment: Row = {"score": score}
             if is_judged_by_gold(prompt):
-                verdict = self.world.gold(prompt, text)
-                said[key] |= {"followed": int(verdict.followed), "utility": verdict.utility}
-        for row in rows:
-            row |= said[row["prompt_id"], row["completion"]]
+                verdict = self.world.gold(prompt, key[1])
+                judgment |= {"followed": int(verdict.followed), "utility": verdict.utility}
+            said.append((key, judgment))
+        judgments = dict(self.workers.gather_objects(said))
+        return [{**row, **judgments[row["prompt_id"], row["completion"]]} for row in rows]
 
 
 def spread(prompts: Sequence[Prompt], limit: int | None) -> list[Prompt]:

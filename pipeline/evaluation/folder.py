@@ -59,6 +59,11 @@ class EvaluationFolder:
             return None
         return Part(stored["figures"], self.rows(stage, part))
 
+    def key(self, stage: str, part: PartName) -> str:
+        """Return what a part was measured under, nothing where it was not."""
+        key: str = self._stored(stage).get(part, {}).get("key", "")
+        return key
+
     def rows(self, stage: str, part: PartName) -> list[dict[str, Any]]:
         """Return a part's rows, none where it was not measured."""
         path = self._rows_path(stage, part)

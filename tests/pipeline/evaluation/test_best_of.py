@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -125,6 +126,26 @@ def test_what_was_drawn_is_drawn_once(trained, drawn):
     assert {row["prompt_id"] for row in rows_of(folder_of(trained), "sft")} == {
         row["prompt_id"] for row in before[::8]
     }
+
+
+def test_a_new_reward_model_judges_the_same_completions(trained, finish, drawn):
+    run(trained)
+    before = rows_of(folder_of(trained), "ppo")
+    drawn.clear()
+    shutil.rmtree(Path(trained["run_dir"]) / "reward")
+    finish("reward", 9)
+    run(trained)
+    assert drawn == []
+    after = rows_of(folder_of(trained), "ppo")
+    kept = ("prompt_id", "sample", "completion", "log_ratio", "utility")
+    for old, new in zip(before, after, strict=True):
+        assert [old.get(key) for key in kept] == [new.get(key) for key in kept]
+        assert old["score"] != new["score"]
+    # A new start is another draw, and another KL.
+    shutil.rmtree(Path(trained["run_dir"]) / "sft")
+    finish("sft", 11)
+    run(trained)
+    assert drawn == [40, 20, 20]
 
 
 def test_a_finished_evaluation_takes_it_without_force_and_keeps_it(trained, drawn):
