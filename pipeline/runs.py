@@ -91,6 +91,7 @@ class Manifest:
         config_hash: hash of seed, base and the stage's resolved section.
         parents: stage to the hash of its manifest when this stage started.
         sources: data source to the hash of its content.
+        additions: optional part to the hashes of what it was made from.
         metrics: final figures.
         model_hash: hash of ``model/``, empty where the stage makes none.
     """
@@ -101,6 +102,7 @@ class Manifest:
     config_hash: str
     parents: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
+    additions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     started: str = ""
     finished: str = ""
     seconds: float = 0.0
@@ -267,6 +269,7 @@ def open_stage(
     *,
     parents: Sequence[str] = (),
     sources: Mapping[str, str] | None = None,
+    additions: Mapping[str, Mapping[str, str]] | None = None,
     crew: Crew | None = None,
     force: bool = False,
     grows: bool = False,
@@ -278,6 +281,8 @@ def open_stage(
         name: stage or variant.
         parents: stages that must be complete, in this run's folder.
         sources: data source to hash.
+        additions: what each optional part that is asked for depends on; a complete stage without
+            it goes on instead of being skipped, and one that has more is left as it is.
         crew: the processes at work; one alone by default.
         force: overwrite a folder whose inputs changed.
         grows: the stage looks at whatever parents there are (an evaluation) and knows by their
@@ -292,6 +297,7 @@ def open_stage(
     folder = config.run_dir / name
     # Before the folder is made: a stage that comes before its parents leaves nothing behind.
     wanted = crew.on_main(lambda: _describe(config, name, parents, sources or {}, crew))
+    wanted = dataclasses.replace(wanted, additions=dict(additions or {}))
     with _locked(folder, crew):
         decision = crew.on_main(lambda: _decide(config, wanted, force=force, grows=grows))
         run = StageRun(name, folder, crew, *decision)
@@ -363,7 +369,8 @@ def _decide(config: RunConfig, wanted: Manifest, *, force: bool, grows: bool) ->
                 "Run it with --force to overwrite it, or choose another run_dir."
             )
         complete = found.status == "complete" and not changed
-        if complete and dict(found.parents) == dict(wanted.parents):
+        has_all = wanted.additions == {key: found.additions.get(key) for key in wanted.additions}
+        if complete and has_all and dict(found.parents) == dict(wanted.parents):
             return _Decision(found, skip=True, resume_step=0)
         if changed:
             _set_aside(folder)
@@ -399,7 +406,7 @@ def _config_change(config: RunConfig, name: str) -> str:
         old = None
     if not isinstance(old, Mapping):
         return "its configuration"
-    before, after = _flatten(old), _flatten(config.to_plain(name))
+    before, after = _flatten(_without_additions(config, name, old)), _flatten(_plain(config, name))
     own = [key for key in before if key in after or key.startswith(f"{name}.")]
     keys = [key for key in {**after, **dict.fromkeys(own)} if before.get(key) != after.get(key)]
     said = [f"{key} {before.get(key)!r} -> {after.get(key)!r}" for key in keys if key != "run_dir"]
@@ -420,9 +427,21 @@ def _flatten(tree: Any, path: str = "") -> dict[str, Any]:
 
 def config_hash(config: RunConfig, name: str) -> str:
     """Hash what a stage depends on: seed, base and its own section, not the folder's path."""
-    plain = config.to_plain(name)
+    plain = _plain(config, name)
     del plain["run_dir"]
     return hash_text(json.dumps(plain, sort_keys=True))
+
+
+def _plain(config: RunConfig, name: str) -> dict[str, Any]:
+    return _without_additions(config, name, config.to_plain(name))
+
+
+def _without_additions(config: RunConfig, name: str, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a configuration's plain values what adds to a stage and changes nothing else."""
+    section, additions = plain.get(name), config.stages[name].ADDITIONS
+    if not additions or not isinstance(section, Mapping):
+        return dict(plain)
+    return {**plain, name: {key: section[key] for key in section if key not in additions}}
 
 
 def hash_parent(config: RunConfig, name: str, parent: str) -> str:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.config.run import SECTIONS, RunConfig, load_config, stage_of
+from pipeline.config.run import SECTIONS, RunConfig, load_config, references, stage_of
 from pipeline.config.schema import Section
 from pipeline.errors import ConfigError, nearest
 from pipeline.runs import Manifest
@@ -130,7 +130,9 @@ def run_line(config: RunConfig, *, force: bool) -> None:
         tag = f"[{number:{len(str(len(steps)))}}/{len(steps)}] {name}"
         print(tag, flush=True)
         before, since = Manifest.read(config.run_dir / name), time.monotonic()
-        _stage_function(name)(config, name, force=force)
+        # A part that compares what the line makes has to wait for all of it.
+        waits = config.stages[name].ADDITIONS if name in steps[number:] else ()
+        _stage_function(name)(config.with_stage(name, **dict.fromkeys(waits)), name, force=force)
         after = Manifest.read(config.run_dir / name)
         skipped = before is not None and before == after
         end = "complete and unchanged, skipped" if skipped else _describe_end(after, since)
@@ -144,12 +146,13 @@ def _describe_end(manifest: Manifest | None, since: float) -> str:
 
 
 def _steps(config: RunConfig, *, force: bool) -> Iterator[str]:
-    """Yield the stages of the line, with ``evaluate`` after each that makes a model.
+    """Yield the stages of the line, with ``evaluate`` after each that makes a model that it needs.
 
     Forced, it comes once, after the last: an earlier one would measure models about to be made
     again.
     """
-    models = [name for name in config.line if stage_of(name) in MAKE_A_MODEL]
+    needed = references(config.stages["evaluate"])
+    models = [name for name in config.line if stage_of(name) in MAKE_A_MODEL or name in needed]
     evaluated = models[-1:] if force else models
     for name in config.line:
         if name == "evaluate" or stage_of(name) == "report":

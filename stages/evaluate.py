@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import hash_file, hash_text
 from pipeline.config.evaluate import EvaluateSection
+from pipeline.config.ppo import PpoSection
 from pipeline.config.run import RunConfig, stage_of
+from pipeline.config.schema import to_plain
 from pipeline.data import hash_sources, read_prompts
 from pipeline.data.tiny import hash_world
 from pipeline.distributed import Workers
 from pipeline.errors import ConfigError, RunError
+from pipeline.evaluation.best_of import BEST_OF, BestOfEvaluator, Subject
 from pipeline.evaluation.catalogue import TINY
+from pipeline.evaluation.equal_kl import flatten_figures
 from pipeline.evaluation.evaluator import Evaluator, needs_reward
-from pipeline.runs import Manifest, model_of, open_stage
+from pipeline.runs import Manifest, hash_parent, model_of, open_stage
 from stages.entry import run_stage_module
 
 MAKE_A_MODEL = ("pretrain", "sft", "ppo")
@@ -26,7 +31,7 @@ RIVAL = "sft"
 def run(config: RunConfig, name: str, *, force: bool = False) -> None:
     """Measure the complete stages' models; those measured before are left as they are."""
     section = config.section(name, EvaluateSection)
-    if not (section.tasks or section.perplexity or section.prompts):
+    if not (section.tasks or section.perplexity or section.prompts or section.best_of):
         raise ConfigError(
             f"{name} must have tasks, perplexity or prompts, got none. Add what to measure."
         )
@@ -45,6 +50,7 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
         name,
         parents=[*models, *([reward] if reward else [])],
         sources=_hash_inputs(config, section),
+        additions=workers.on_main(lambda: _hash_additions(config, name, section)),
         crew=workers,
         force=force,
         grows=True,
@@ -62,10 +68,65 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
         for model in models:
             evaluator.evaluate(model, model_of(config, model), _model_hash(config, model))
         summary = workers.on_main(lambda: evaluator.store.merge(models, RIVAL))
+        compared = _compare_with_best_of(config, section, workers, stage.folder)
+        summary = {model: {**summary[model], **compared.get(model, {})} for model in models}
         stage.metrics.rewind(0)
         for step, (model, figures) in enumerate(summary.items()):
             stage.metrics.write(step, {"stage": model, **figures})
         stage.finish(_flatten(summary))
+
+
+def _compare_with_best_of(
+    config: RunConfig, section: EvaluateSection, workers: Workers, folder: Path
+) -> Mapping[str, Mapping[str, float]]:
+    """Compare every complete policy with best-of-n from its start; return figures by stage."""
+    asked = section.best_of
+    if asked is None:
+        # The models may not be those that an earlier comparison was of.
+        workers.on_main(lambda: (folder / BEST_OF).unlink(missing_ok=True))
+        return {}
+    evaluator = BestOfEvaluator(
+        asked,
+        read_prompts(asked.prompts or section.prompts, config.seed),
+        section.decoding.max_new_tokens,
+        config.seed,
+        workers,
+        folder,
+        start=_subject(config, asked.stage),
+        reward=_subject(config, asked.reward),
+        batch_size=section.batch_size,
+    )
+    policies = [
+        policy
+        for policy in workers.on_main(lambda: _complete(config, "ppo"))
+        if config.section(policy, PpoSection).init == asked.stage
+    ]
+    return flatten_figures(evaluator.evaluate([_subject(config, policy) for policy in policies]))
+
+
+def _subject(config: RunConfig, name: str) -> Subject:
+    return Subject(name, model_of(config, name), _model_hash(config, name))
+
+
+def _hash_additions(
+    config: RunConfig, name: str, section: EvaluateSection
+) -> dict[str, dict[str, str]]:
+    """Hash what the comparison with best-of-n is made from, where it is asked for."""
+    asked = section.best_of
+    if asked is None:
+        return {}
+    plain = json.dumps(to_plain(asked), sort_keys=True)
+    stages = (asked.stage, asked.reward)
+    return {
+        "best_of": {
+            "configuration": hash_text(plain),
+            **{f"stage {stage}": hash_parent(config, name, stage) for stage in stages},
+            **{
+                f"data {path}": found
+                for path, found in hash_sources(asked.prompts, config.seed).items()
+            },
+        }
+    }
 
 
 def _complete(config: RunConfig, *kinds: str) -> list[str]:

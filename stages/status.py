@@ -73,6 +73,9 @@ def find_stale(
         parents={name: _current_hash(config, name) for name in manifest.parents},
     )
     said = changes(config, manifest, now, grows=False)
+    section = config.stages[manifest.stage]
+    asked = [name for name in section.ADDITIONS if getattr(section, name) is not None]
+    said += [f"{name} is new" for name in asked if name not in manifest.additions]
     return said + [f"stage {name} is stale" for name in manifest.parents if parents.get(name)]
 
 

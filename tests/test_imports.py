@@ -17,8 +17,8 @@ PACKAGES = [name for name in ("pipeline", "stages", "labeling_ui") if (ROOT / na
 LAYERS = (
     {"errors", "artifacts", "config", "records", "runs", "store", "doctor"},
     {"masked", "advantages", "losses", "ranking_loss", "ranking_accuracy"}
-    | {"agreement", "calibration", "baselines", "bootstrap", "statistics", "distributed"}
-    | {"kl_control", "score_scaling"},
+    | {"agreement", "calibration", "baselines", "best_of", "bootstrap", "statistics"}
+    | {"distributed", "kl_control", "score_scaling"},
     {"tokenizer", "formatting", "models", "data", "ranking_data", "world", "cursors", "cards"}
     | {"hydra", "hydra_models"},
     {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
+from pipeline.config.best_of import BestOfSection
 from pipeline.config.sampling import DecodingSection
 from pipeline.config.schema import Problem, Section
 from pipeline.config.source import Source
@@ -13,6 +15,8 @@ from pipeline.config.source import Source
 @dataclass(frozen=True)
 class EvaluateSection(Section):
     """Configure ``evaluate``: the same examples in the same order for every stage."""
+
+    ADDITIONS: ClassVar[tuple[str, ...]] = ("best_of",)
 
     tasks: list[str] = field(default_factory=list)
     """``tiny`` (the tiny world's), folders of lm_eval YAMLs, .jsonl files, or lm_eval names."""
@@ -32,6 +36,8 @@ class EvaluateSection(Section):
     """How the held-out prompts are answered."""
     calibration_bins: int = 10
     """Equal-mass bins of the expected calibration error."""
+    best_of: BestOfSection | None = None
+    """Compare PPO with best-of-n sampling at equal KL; null does not."""
 
     def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
@@ -44,6 +50,12 @@ class EvaluateSection(Section):
             yield Problem("limit", "be 1 or more, or null", "Leave it out for all documents.")
         if self.calibration_bins < 2:
             yield Problem("calibration_bins", "be 2 or more", "Use 10.")
+        if self.best_of and not (self.best_of.prompts or self.prompts):
+            yield Problem(
+                "best_of.prompts",
+                "name prompts where evaluate.prompts is empty",
+                "Give them in either place.",
+            )
 
 
 @dataclass(frozen=True)

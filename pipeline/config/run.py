@@ -146,6 +146,8 @@ def references(section: Section) -> list[str]:
         return [section.init, *section.reward_stages]
     if isinstance(section, SftSection | RewardSection):
         return [section.init]
+    if isinstance(section, EvaluateSection) and section.best_of:
+        return [section.best_of.stage, section.best_of.reward]
     return list(section.stages) if isinstance(section, SampleSection) else []
 
 
@@ -251,6 +253,11 @@ def _check_references(config: RunConfig) -> None:
         if isinstance(section, SampleSection):
             for stage in section.stages:
                 _check_reference(config, f"{name}.stages", stage, ("pretrain", "sft", "ppo"))
+        if isinstance(section, EvaluateSection) and section.best_of:
+            path = f"{name}.best_of"
+            kinds = ("pretrain", "sft", "ppo")
+            _check_reference(config, f"{path}.stage", section.best_of.stage, kinds)
+            _check_reference(config, f"{path}.reward", section.best_of.reward, ("reward",))
         if isinstance(section, PretrainSection) and not (config.top.base or section.tokens):
             raise ConfigError(
                 f"{name}.tokens must be positive when base is null, got 0. "

@@ -19,7 +19,7 @@ import types
 import typing
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, Union
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, Union
 
 import yaml
 
@@ -41,7 +41,14 @@ class Problem(NamedTuple):
 
 
 class Section:
-    """Be the base of every configuration section."""
+    """Be the base of every configuration section.
+
+    Attributes:
+        ADDITIONS: fields that add a part of their own to what a stage makes and change nothing
+            else of it; a finished stage takes them without ``--force``.
+    """
+
+    ADDITIONS: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def fill(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,13 +1,14 @@
 """Keep what was measured on each stage, so that a later evaluation measures only what is new.
 
-Each stage has three parts: few-shot tasks, perplexity, instruction following. A part is stored as
-soon as it is measured, its rows first and then its figures with the key of what they depend on; a
-kill loses at most the part at work. ``results.json``, ``summary.json`` and ``documents.jsonl`` are
-put together from the parts of all stages.
+Each stage has three parts: few-shot tasks, perplexity, instruction following; a fourth where PPO is
+compared with best-of-n. A part is stored as soon as it is measured, its rows first and then its
+figures with the key of what they depend on; a kill loses at most the part at work. Put together
+from the parts of all stages are ``results.json``, ``summary.json`` and ``documents.jsonl``.
 
     documents/STAGE.jsonl     a row a question, task and number of shots
     texts/STAGE.jsonl         a row a held-out document: its loss
     completions/STAGE.jsonl   a row a prompt: its completion and what the judges say
+    best_of/STAGE.jsonl       a row a completion: what the judges say, and its KL's sample
     stages/STAGE.json         the parts' keys and figures
 """
 
@@ -23,11 +24,12 @@ from pipeline.artifacts import write_json, write_text
 from pipeline.evaluation.following import win_rate_against
 from pipeline.records import read_jsonl
 
-PartName = Literal["fewshot", "perplexity", "following"]
+PartName = Literal["fewshot", "perplexity", "following", "best_of"]
 ROWS: Mapping[PartName, str] = {
     "fewshot": "documents",
     "perplexity": "texts",
     "following": "completions",
+    "best_of": "best_of",
 }
 """The folder of each part's rows."""
 
@@ -56,6 +58,11 @@ class EvaluationFolder:
         if stored is None or stored["key"] != key:
             return None
         return Part(stored["figures"], self.rows(stage, part))
+
+    def key(self, stage: str, part: PartName) -> str:
+        """Return what a part was measured under, nothing where it was not."""
+        key: str = self._stored(stage).get(part, {}).get("key", "")
+        return key
 
     def rows(self, stage: str, part: PartName) -> list[dict[str, Any]]:
         """Return a part's rows, none where it was not measured."""

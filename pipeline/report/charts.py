@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.bootstrap import Interval
 from pipeline.report.gather import Curve
 from pipeline.report.words import digits, percent, points
 
@@ -93,6 +94,25 @@ class Estimate(NamedTuple):
     high: float | None
 
 
+class Path(NamedTuple):
+    """A line through labelled points of a plane, and whose it is."""
+
+    label: str
+    colour: int
+    across: Sequence[float]
+    up: Sequence[float]
+    marks: Sequence[str]
+
+
+class Point(NamedTuple):
+    """A point of a plane with its intervals, and whose it is."""
+
+    label: str
+    colour: int
+    across: Interval
+    up: Interval
+
+
 class Chart(NamedTuple):
     """An inline SVG with the words that stand for it, and the file that its numbers come from."""
 
@@ -158,6 +178,45 @@ def draw_intervals(
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.margins(x=0.06)
         axes.set_xlabel("percentage points" if zero else "percent")
+        return Chart(title, f"{description}.", source, _svg(figure, name, title, description))
+
+
+def draw_tradeoff(name: str, title: str, line: Path, points: Sequence[Point], source: str) -> Chart:
+    """Draw what is had for how much KL: a curve, and single policies with 95 % intervals.
+
+    Args:
+        name: prefix of the ids in the SVG.
+        title: what is shown upwards.
+        line: the curve, its points marked.
+        points: the policies.
+        source: file that the numbers come from.
+    """
+    first, last = (f"{digits(line.up[i])} at {digits(line.across[i])} nats" for i in (0, -1))
+    parts = [f"{line.label} goes from {first} to {last}"]
+    parts += [
+        f"{point.label} has {digits(point.up.estimate)} at {digits(point.across.estimate)} nats"
+        for point in points
+    ]
+    description = "; ".join(parts)
+    with style.context(["default", _STYLE]):
+        figure = Figure(figsize=(4.2, 2.6), layout="constrained")
+        axes: Axes = figure.add_subplot()
+        colour, dash = _colour(line.colour), _DASHES[line.colour % len(_DASHES)]
+        axes.plot(line.across, line.up, color=colour, linestyle=dash)
+        axes.plot(line.across, line.up, "o", color=colour, markersize=3)
+        for across, up, mark in zip(line.across, line.up, line.marks, strict=True):
+            axes.annotate(
+                mark, (across, up), (0, 5), textcoords="offset points", ha="center", color=MUTED
+            )
+        for point in points:
+            (x, left, right), (y, low, high) = point.across, point.up
+            axes.plot([left, right], [y, y], color=_colour(point.colour), lw=1)
+            axes.plot([x, x], [low, high], color=_colour(point.colour), lw=1)
+            axes.plot([x], [y], "D", color=_colour(point.colour), markersize=5)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.margins(0.06, 0.12)
+        axes.set_xlabel("KL, nats")
         return Chart(title, f"{description}.", source, _svg(figure, name, title, description))
 
 

@@ -76,6 +76,7 @@ class RunRecord:
         texts: stage to held-out text to its loss.
         completions: stage to prompt id to the row of its completion.
         accuracy: what the reward stage wrote in ``accuracy.json``.
+        best_of: what ``evaluate`` wrote in ``best_of.json``, nothing where it was not asked to.
     """
 
     run_dir: Path
@@ -86,6 +87,7 @@ class RunRecord:
     texts: Mapping[str, Mapping[str, TextLoss]]
     completions: Mapping[str, Mapping[str, Mapping[str, Any]]]
     accuracy: Mapping[str, Any]
+    best_of: Mapping[str, Any]
 
     def stage(self, name: str) -> StageRecord:
         """Return a stage's record, an empty one where there is no such stage."""
@@ -163,6 +165,7 @@ def gather(config: RunConfig) -> RunRecord:
             for path in sorted((folder / "completions").glob("*.jsonl"))
         },
         accuracy=_json(run_dir / "reward" / "accuracy.json"),
+        best_of=_json(folder / "best_of.json"),
     )
 
 

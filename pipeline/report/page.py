@@ -22,6 +22,7 @@ from pipeline.artifacts import write_text
 from pipeline.config.evaluate import ReportSection
 from pipeline.config.run import RunConfig
 from pipeline.report import words
+from pipeline.report.best_of import lay_out_best_of
 from pipeline.report.charts import dash_of
 from pipeline.report.gather import BASE, Cell, RunRecord, gather, number
 from pipeline.report.outcomes import (
@@ -97,6 +98,7 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         reward_source="reward/accuracy.json, label/manifest.json",
         ppo=ppo_charts(run),
         ppo_stages=[stage.name for stage in run.of_kind("ppo")],
+        best_of=lay_out_best_of(run),
         losses=loss_charts(run),
         loss_palette=dict(LOSSES.values()),
         samples=pick_samples(run, section.samples),
@@ -124,6 +126,7 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         "language": language,
         "instruction_following": [asdict(row) for row in following],
         "reward": reward,
+        **({"best_of": run.best_of} if run.best_of else {}),
         "curves": {
             stage.name: {key: curve._asdict() for key, curve in stage.curves.items()}
             for stage in run.stages

@@ -68,6 +68,15 @@ def test_ppo_is_evaluated_on_prompts_that_it_is_not_trained_on(finished):
     assert "select: best_score" in config
 
 
+def test_ppo_is_compared_with_best_of_n(finished):
+    figures = json.loads((finished.run_dir / "evaluate/best_of.json").read_text())
+    assert (figures["stage"], figures["prompts"], figures["completions"]) == ("sft@ppo_init", 4, 3)
+    assert list(figures["policies"]) == list(PPO)
+    one, two = figures["best_of"]
+    assert two["score"]["estimate"] > one["score"]["estimate"]
+    assert '<section id="best-of"' in (finished.run_dir / "report/report.html").read_text()
+
+
 def test_a_finished_line_is_skipped(finished):
     before = {s: (finished.run_dir / s / "manifest.json").stat().st_mtime_ns for s in STAGES}
     done = finished.run("run")

@@ -410,6 +410,27 @@ def test_a_stage_that_grows_takes_a_changed_parent_without_force(config: RunConf
         assert (run.folder / "kept.json").is_file()
 
 
+def test_a_finished_stage_takes_an_addition_without_force(tmp_path: Path):
+    def open_evaluate(**best_of: object):
+        asked = {"prompts": ["tiny:prompts"], **({"best_of": best_of} if best_of else {})}
+        stages = {"sft@ppo_init": {}, "reward": {}, "evaluate": asked}
+        grown = resolve({"run_dir": str(tmp_path), "base": "a-model", **stages})
+        made_from = {"best_of": {"configuration": str(best_of)}} if best_of else {}
+        return open_stage(grown, "evaluate", additions=made_from, grows=True)
+
+    with open_evaluate() as run:
+        run.finish({})
+    with open_evaluate(n=[1, 2]) as run:
+        assert not run.skip
+        run.finish({})
+    for asked in ({"n": [1, 2]}, {}):  # one that has more than is asked for is left as it is
+        with open_evaluate(**asked) as run:
+            assert run.skip
+            assert run.manifest.additions == {"best_of": {"configuration": "{'n': [1, 2]}"}}
+    with open_evaluate(n=[1, 4]) as run:
+        assert not run.skip
+
+
 def fail_after_force(config: RunConfig, message: str, *, checkpoint: bool):
     with open_stage(config, "sft", force=True) as run:
         assert not (run.folder / "result.txt").exists()

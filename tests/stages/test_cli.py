@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.evaluate import EvaluateSection
 from pipeline.config.run import SECTIONS, RunConfig, TopLevel
 from pipeline.config.schema import Section, describe_type, field_docs, field_types
 from pipeline.errors import DataError
@@ -46,6 +47,7 @@ class Stages:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, bool]] = []
+        self.sections: list[Section] = []
         self.act: Callable[[str], object] = str
 
     @property
@@ -54,6 +56,7 @@ class Stages:
 
     def run(self, config: RunConfig, name: str, *, force: bool = False) -> None:
         self.calls.append((name, force))
+        self.sections.append(config.stages[name])
         models = [
             parent
             for parent in config.line
@@ -232,6 +235,15 @@ def test_a_stage_takes_overrides_and_options_in_any_order(config: Path, stages: 
 def test_run_goes_down_the_line_and_evaluates_after_every_model(config: Path, stages: Stages):
     assert main(["run", str(config)]) == 0
     assert stages.names == WHOLE_LINE
+
+
+def test_run_compares_with_best_of_n_once_all_is_there(config: Path, stages: Stages):
+    asked = ["evaluate.prompts=[tiny:prompts]", "evaluate.best_of={n: [1, 2]}"]
+    assert main(["run", str(config), *asked]) == 0
+    at = WHOLE_LINE.index("reward") + 1
+    assert stages.names == [*WHOLE_LINE[:at], "evaluate", *WHOLE_LINE[at:]]
+    sections = [each for each in stages.sections if isinstance(each, EvaluateSection)]
+    assert [each.best_of is not None for each in sections] == [False] * 5 + [True]
 
 
 def test_run_without_an_evaluate_section_evaluates_nothing(config: Path, stages: Stages):

@@ -78,6 +78,14 @@ def test_a_changed_key_makes_a_stage_stale_and_those_after_it(tmp_path: Path):
     assert rows(config)["reward"][-1] == ""
 
 
+def test_a_part_that_is_newly_asked_for_shows(tmp_path: Path):
+    tree = {"run_dir": str(tmp_path), "base": "a-model", "evaluate": {"prompts": ["tiny:prompts"]}}
+    complete(resolve(tree), "evaluate")
+    assert rows(resolve(tree))["evaluate"][-1] == ""
+    tree |= {"sft@ppo_init": {}, "evaluate": {**tree["evaluate"], "best_of": {}}}
+    assert rows(resolve(tree))["evaluate"][-1] == "stale: best_of is new"
+
+
 def test_a_parent_made_again_makes_a_stage_stale(tmp_path: Path):
     config = make_config(tmp_path)
     complete(config, "sft")

@@ -9,50 +9,8 @@ import pipeline.evaluation.evaluator as evaluator_module
 from pipeline.config.run import resolve
 from pipeline.errors import ConfigError, RunError
 from pipeline.evaluation.evaluator import read_texts
-from pipeline.models import new_reward_model, save_model
-from pipeline.runs import Manifest, open_stage
+from pipeline.runs import Manifest
 from stages import evaluate
-
-STARTS = {"sft": ["pretrain"], "sft@other": ["pretrain"], "reward": ["sft"], "ppo": ["sft"]}
-
-
-@pytest.fixture
-def tree(tmp_path, questions, write_rows):
-    texts = write_rows([{"text": f"Mia has {i} cats."} for i in range(6)], "texts.jsonl")
-    prompts = write_rows([{"prompt": f"Say {i}"} for i in range(4)], "prompts.jsonl")
-    return {
-        "run_dir": str(tmp_path / "run"),
-        "pretrain": {"tokens": 100, "sources": ["tiny:facts"]},
-        "sft": {},
-        "sft@other": {},
-        "ppo": {"init": "sft"},
-        "evaluate": {
-            "tasks": [str(questions)],
-            "shots": [0, 2],
-            "perplexity": [str(texts)],
-            "perplexity_documents": 5,
-            "prompts": [{"path": "tiny:prompts", "split": "test", "limit": 6}, str(prompts)],
-            "decoding": {"max_new_tokens": 8},
-            "calibration_bins": 4,
-        },
-    }
-
-
-@pytest.fixture
-def finish(tree, make_policy, tiny_tokenizer, tiny_formatter):
-    """Return a function that completes a stage with a seeded model."""
-
-    def make(name, seed=0):
-        config = resolve(tree)
-        with open_stage(config, name, parents=STARTS.get(name, [])) as stage:
-            model = make_policy(seed, context=512)
-            if name == "reward":
-                model = new_reward_model(config.run_dir / "sft" / "model", tiny_formatter, seed)
-                model.config.score_offset = 0.5
-            stage.save_model(lambda path: save_model(path, model, tiny_tokenizer, "# For tests\n"))
-            stage.finish({})
-
-    return make
 
 
 @pytest.fixture

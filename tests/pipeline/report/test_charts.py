@@ -5,7 +5,16 @@ from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 
-from pipeline.report.charts import Estimate, Series, draw_curves, draw_intervals
+from pipeline.bootstrap import Interval
+from pipeline.report.charts import (
+    Estimate,
+    Path,
+    Point,
+    Series,
+    draw_curves,
+    draw_intervals,
+    draw_tradeoff,
+)
 from pipeline.report.gather import Curve
 
 
@@ -48,6 +57,21 @@ def test_a_label_is_text_whatever_it_says() -> None:
     assert "<script" not in svg
     assert "$\\frac{1}$&lt;script&gt;" in svg
     assert "a &lt; b" in svg
+
+
+def test_a_tradeoff_is_described_and_holds_every_point() -> None:
+    line = Path("best of n", 0, [0.0, 0.5], [0.25, 0.75], ["1", "3"])
+    point = Point("ppo", 3, Interval(0.25, 0.125, 0.5), Interval(0.5, 0.25, 0.625))
+    chart = draw_tradeoff("score", "Score", line, [point], "evaluate/best_of.json")
+    root = ET.fromstring(chart.svg)
+    said = "best of n goes from 0.250 at 0 nats to 0.750 at 0.500 nats; "
+    said += "ppo has 0.500 at 0.250 nats."
+    assert chart.description == said
+    texts = [element.text for element in root.iter("text")]
+    assert {"1", "3", "KL, nats"} <= set(texts)
+    # The curve, its two dots and the point's two intervals and dot.
+    assert chart.svg.count("var(--series-0)") >= 2
+    assert chart.svg.count("var(--series-3)") >= 3
 
 
 def test_the_same_numbers_give_the_same_bytes_and_leave_no_setting_behind() -> None:
