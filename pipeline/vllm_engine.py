@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from pipeline.config.ppo import PpoSection
 from pipeline.config.sampling import DecodingSection
@@ -60,6 +61,7 @@ class VllmEngine:
         where: the stage's name, for errors.
 
     Raises:
+        DataError: if a prompt leaves no room for max_new_tokens in the context.
         EngineError: if the server is out of reach or was started with other settings.
     """
 
@@ -68,7 +70,7 @@ class VllmEngine:
         section: PpoSection,
         workers: Workers,
         formatter: Formatter,
-        policy: nn.Module,
+        policy: PreTrainedModel | Branch,
         start: Path,
         prompts: Sequence[Prompt],
         where: str = "ppo",
@@ -78,7 +80,8 @@ class VllmEngine:
         # What a process without a share asks, where all must ask alike many.
         self._filler = [formatter.end_id]
         self._weights = WeightSource(policy, start)
-        longest = max(len(formatter.prompt_ids(prompt.messages)) for prompt in prompts)
+        room = policy.config.max_position_embeddings - section.max_new_tokens
+        longest = max(map(len, formatter.check_lengths(prompts, room, "ppo.prompts")))
         self._generation = self._open(formatter, longest + section.max_new_tokens)
         if self._section.mode == "server":
             workers.on_main(self._check_server)

@@ -20,7 +20,7 @@ from pipeline.config.engine import EngineSection
 from pipeline.config.hydra import HydraSection
 from pipeline.config.training import LoraSection
 from pipeline.distributed import Workers
-from pipeline.errors import EngineError
+from pipeline.errors import DataError, EngineError
 from pipeline.hydra_models import make_hydra
 from pipeline.models import load_policy
 from pipeline.records import Prompt
@@ -85,7 +85,6 @@ class FakeLLM(OtherSide):
         answers = []
         for prompt in prompts:
             ids, logprobs = self.draw(prompt["prompt_token_ids"], **sampling_params)
-            # vLLM gives NaN where it has no number.
             places = [
                 {token: SimpleNamespace(rank=1, logprob=logprob)}
                 for token, logprob in zip(ids, logprobs, strict=True)
@@ -218,6 +217,12 @@ def test_settings_reach_vllm(open_engine, make_policy, encoded):
     server = {"mode": "server", "server": "http://far:81", "server_timeout": 2.5, "group_port": 7}
     open_engine(make_policy(), engine=server)
     assert other_side("server").address == ("http://far:81", 7, 2.5)
+
+
+def test_a_prompt_without_room_is_refused_before_vllm_starts(open_engine, make_policy):
+    with pytest.raises(DataError, match=r"ppo\.prompts: a prompt must have at most 4 tokens"):
+        open_engine(make_policy(), max_new_tokens=60)
+    assert not OtherSide.made
 
 
 @pytest.mark.parametrize("value", ["adapter", "trunk"])
