@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,29 +12,33 @@ from torch import Tensor
 
 from pipeline.config.sampling import DecodingSection
 from pipeline.distributed import Workers
+from pipeline.engines import RolloutEngine
 from pipeline.formatting import Formatter
 from pipeline.records import Prompt
 from pipeline.rollout import Episodes, lay_out
-from pipeline.sampling import SampledText, sample_completions
+from pipeline.sampling import SampledText, SampledTokens, read_text, sampling_keys
 
 
 @dataclass(frozen=True)
 class EpisodeSampler:
-    """Draw completions, the same ones however many processes draw them.
+    """Have an engine draw completions, with ``HfEngine`` the same ones on any number of processes.
 
     Attributes:
         workers: the processes at work.
         formatter: of the tokenizer that the models share.
-        decoding: temperature and lengths.
+        engine: draws the completions of one process.
         seed: the run's.
-        batch_size: completions at once on one process.
     """
 
     workers: Workers
     formatter: Formatter
-    decoding: DecodingSection
+    engine: RolloutEngine
     seed: int
-    batch_size: int
+
+    @property
+    def decoding(self) -> DecodingSection:
+        """Return the engine's temperature and lengths."""
+        return self.engine.decoding
 
     def sample(
         self,
@@ -51,21 +56,26 @@ class EpisodeSampler:
             step: part of the key of the randomness.
             sample_index: part of it too, one a prompt; 0 for all by default.
         """
+        encoded = [self.formatter.prompt_ids(prompt.messages) for prompt in prompts]
+        drawn = self._draw(model, prompts, encoded, step, sample_index)
+        return [read_text(row.ids, self.decoding, self.formatter) for row in drawn]
+
+    def _draw(
+        self,
+        model: Any,
+        prompts: Sequence[Prompt],
+        encoded: Sequence[Sequence[int]],
+        step: int,
+        sample_index: Sequence[int] | None,
+    ) -> list[SampledTokens]:
         workers = self.workers
         index = [0] * len(prompts) if sample_index is None else sample_index
+        keys = sampling_keys(prompts, index, seed=self.seed, step=step)
         share = range(workers.rank, len(prompts), workers.world_size)
-        with workers.autocast():
-            sampled = sample_completions(
-                workers.unwrap(model),
-                self.formatter,
-                [prompts[row] for row in share],
-                self.decoding,
-                seed=self.seed,
-                step=step,
-                sample_index=[index[row] for row in share],
-                batch_size=self.batch_size,
-            )
-        completions = dict(workers.gather_objects(list(zip(share, sampled, strict=True))))
+        drawn = self.engine.sample(
+            workers.unwrap(model), [encoded[row] for row in share], [keys[row] for row in share]
+        )
+        completions = dict(workers.gather_objects(list(zip(share, drawn, strict=True))))
         return [completions[row] for row in range(len(prompts))]
 
     def roll_out(
@@ -86,19 +96,30 @@ class EpisodeSampler:
             step: as for ``sample``.
             sample_index: as for ``sample``.
         """
-        sampled = self.sample(model, prompts, step=step, sample_index=sample_index)
-        rows = [completion.ids for completion in sampled]
+        drawn = self._draw(model, prompts, encoded, step, sample_index)
+        rows = [completion.ids for completion in drawn]
         ids, attention_mask, completion_mask = lay_out(encoded, rows, self.formatter.pad_id)
         # The token that sampling stops at, whatever the tokenizer calls its end of text.
         ended = torch.tensor([row[-1] == self.formatter.end_id for row in rows])
         device = self.workers.device
+        engine_logprobs = _lay_out_logprobs(drawn, completion_mask)
         return Episodes(
             ids=ids.to(device),
             attention_mask=attention_mask.to(device),
             completion_mask=completion_mask.to(device),
             ended=ended.to(device),
             prompts=tuple(prompts),
+            engine_logprobs=None if engine_logprobs is None else engine_logprobs.to(device),
         )
+
+
+def _lay_out_logprobs(drawn: Sequence[SampledTokens], mask: Tensor) -> Tensor | None:
+    rows = [completion.logprobs for completion in drawn if completion.logprobs is not None]
+    if not rows:
+        return None
+    laid_out = torch.zeros(mask.shape, dtype=torch.float64)
+    laid_out[mask] = torch.tensor(list(itertools.chain.from_iterable(rows)), dtype=torch.float64)
+    return laid_out
 
 
 def spread(

@@ -39,6 +39,10 @@ class ModelError(SteerlineError):
     """Report weights or a tokenizer that cannot or must not be loaded."""
 
 
+class EngineError(SteerlineError):
+    """Report a rollout engine that is out of reach, set up wrongly, or answers with no number."""
+
+
 class RewardError(SteerlineError):
     """Report a reward that fails, or gives something else than one finite number a completion."""
 

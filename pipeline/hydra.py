@@ -111,6 +111,24 @@ class Backbone:
             for place, weight in self.weights(target).items():
                 weight.copy_(theirs[place])
 
+    def merged(self, name: str | None) -> Iterator[tuple[str, Tensor]]:
+        """Yield the model's weights, one by one, as they are with an adapter merged into them.
+
+        Args:
+            name: of the adapter; None merges none.
+        """
+        modules = dict(self.model.named_modules())
+        for place, weight in self.model.named_parameters():
+            owner, _, kind = place.rpartition(".")
+            if ".lora_" in place:
+                continue
+            layer = modules[owner.removesuffix(".base_layer")]
+            whole = weight.detach()
+            if kind == "weight" and isinstance(layer, LoraLayer) and name in layer.lora_A:
+                with torch.no_grad():
+                    whole = whole + layer.get_delta_weight(name)
+            yield place.replace(".base_layer.", "."), whole
+
     def _layers(self) -> list[LoraLayer]:
         return [module for module in self.model.modules() if isinstance(module, LoraLayer)]
 
@@ -184,6 +202,10 @@ class Branch(nn.Module):
         """Return the trunk's output under this branch's adapter."""
         self._backbone.activate(self.adapter)
         return self.language_model.base_model(**inputs)
+
+    def merged_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield a language model's weights, this branch's adapter merged into them."""
+        return self._backbone.merged(self.adapter)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the adapter as PEFT reads it, and the head beside it."""

@@ -22,7 +22,7 @@ Departures from the paper:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,9 @@ from transformers import PreTrainedModel
 from pipeline.actor_critic import ActorCritic
 from pipeline.advantages import estimate_advantages, shape_rewards
 from pipeline.config.ppo import PpoSection
-from pipeline.config.sampling import DecodingSection
 from pipeline.cursors import Cursor, permutation, seed_generators
 from pipeline.distributed import DTYPES, Workers
+from pipeline.engines import HfEngine, RolloutEngine
 from pipeline.episodes import EpisodeSampler, spread
 from pipeline.errors import ConfigError
 from pipeline.formatting import Formatter
@@ -94,6 +94,7 @@ class PPOTrainer:
         prompts: what to roll out.
         ptx_sequences: packed pretraining text, [sequences, tokens]; None without ptx.
         seed: the run's.
+        engine: samples rollouts; None takes our own.
 
     Raises:
         ConfigError: if a size does not divide over the processes.
@@ -110,6 +111,7 @@ class PPOTrainer:
         prompts: Sequence[Prompt],
         ptx_sequences: Tensor | None,
         seed: int,
+        engine: RolloutEngine | None = None,
     ) -> None:
         for key in ("minibatch_size", "ptx_minibatch_size"):
             if getattr(section, key) % workers.world_size:
@@ -122,12 +124,11 @@ class PPOTrainer:
         self.ref_policy: Any = workers.place(models.ref_policy)
         self.reward = models.reward
         self.average: Any = None if models.average is None else workers.place(models.average)
-        decoding = DecodingSection(
-            temperature=section.temperature, max_new_tokens=section.max_new_tokens
-        )
-        self.sampler = EpisodeSampler(
-            workers, formatter, decoding, seed, section.rollout_micro_batch_size
-        )
+        own = HfEngine(workers, formatter, section.decoding, section.rollout_micro_batch_size)
+        # Evaluations and samples are compared over time: they keep the keyed random numbers.
+        self.sampler = EpisodeSampler(workers, formatter, own, seed)
+        engine = engine or replace(own, with_logprobs=section.engine.logprobs)
+        self.rollout_sampler = replace(self.sampler, engine=engine)
         self.room = models.policy.config.max_position_embeddings - section.max_new_tokens
         self.prompts = prompts
         self.encoded = formatter.check_lengths(prompts, self.room, "ppo.prompts")
@@ -184,7 +185,7 @@ class PPOTrainer:
     def roll_out(self, prompts: Sequence[int]) -> Episodes:
         """Sample a completion for each prompt; every process ends up with all of them."""
         first = self.iteration * self.section.rollout_batch_size
-        return self.sampler.roll_out(
+        return self.rollout_sampler.roll_out(
             self.policy,
             [self.prompts[prompt] for prompt in prompts],
             [self.encoded[prompt] for prompt in prompts],
@@ -241,7 +242,8 @@ class PPOTrainer:
             advantages = whiten(advantages, mask)
         importance = None
         if judged.engine_logprobs is not None and section.importance_cap is not None:
-            weights = importance_weights(logprobs, judged.engine_logprobs, section.importance_cap)
+            drawn = judged.engine_logprobs.to(logprobs.dtype)
+            weights = importance_weights(logprobs, drawn, section.importance_cap)
             importance = torch.where(mask, weights, 0.0)
         return Rollout(
             **vars(judged),

@@ -27,7 +27,7 @@ class Episodes:
         ended: True where the completion ended by itself, [batch].
         prompts: what was asked, one a row.
         engine_logprobs: of the completions as the engine that sampled them computed them,
-            [batch, time]; None where the policy itself sampled.
+            [batch, time]; None where it recorded none.
     """
 
     ids: Tensor
@@ -108,8 +108,8 @@ class Rollout(Judged):
         rewards: KL-shaped, [batch, time].
         advantages: [batch, time].
         returns: [batch, time].
-        importance: weights that make up for another engine's sampling, [batch, time]; None where
-            the policy itself sampled.
+        importance: weights that make up for the engine's sampling, [batch, time]; None where it
+            recorded no log-probabilities, or they are not to weigh.
     """
 
     scaled_scores: Tensor

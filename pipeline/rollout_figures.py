@@ -97,13 +97,16 @@ def describe_rollout(rollout: Rollout, kl_coef: float) -> dict[str, float]:
 
 
 def _describe_engine(rollout: Rollout) -> dict[str, float]:
-    """Return how far another engine's log-probabilities are from the trainer's, if there is one."""
-    figures, mask = {}, rollout.completion_mask
-    if rollout.engine_logprobs is not None:
-        gap = (rollout.logprobs - rollout.engine_logprobs).abs()
-        figures["policy/engine_gap"] = float(masked_mean(gap, mask))
+    """Return how far the engine's log-probabilities are from the trainer's, if it recorded any."""
+    mask = rollout.completion_mask
+    if rollout.engine_logprobs is None:
+        return {}
+    change = rollout.logprobs - rollout.engine_logprobs
+    figures = {"engine/logprob_gap": float(masked_mean(change.abs(), mask))}
     if rollout.importance is not None:
-        figures["policy/importance"] = float(masked_mean(rollout.importance, mask))
+        capped = (change.exp() > rollout.importance).to(change.dtype)
+        figures["engine/importance_mean"] = float(masked_mean(rollout.importance, mask))
+        figures["engine/importance_capped"] = float(masked_mean(capped, mask))
     return figures
 
 

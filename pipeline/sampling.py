@@ -25,10 +25,24 @@ from transformers import DynamicCache
 from pipeline.config.sampling import DecodingSection
 from pipeline.decoding import logits_processors
 from pipeline.formatting import Formatter
+from pipeline.losses import token_logprobs
 from pipeline.masked import positions
 from pipeline.records import Prompt
 
 FinishReason = Literal["eos", "length", "stop"]
+
+
+@dataclass(frozen=True)
+class SampledTokens:
+    """One completion as token ids.
+
+    Attributes:
+        ids: sampled tokens, the end token included where there is one.
+        logprobs: of each in the distribution that it was drawn from, nats; None where not recorded.
+    """
+
+    ids: list[int]
+    logprobs: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,9 @@ def sample_batch(
     keys: Sequence[str],
     decoding: DecodingSection,
     formatter: Formatter,
-) -> list[list[int]]:
+    *,
+    with_logprobs: bool = False,
+) -> list[SampledTokens]:
     """Sample one completion for each prompt, in one batch.
 
     Args:
@@ -96,8 +112,9 @@ def sample_batch(
         keys: what each completion's randomness depends on.
         decoding: the parameters; ``num_beams`` is not read here.
         formatter: gives the end and padding tokens, and text for stop strings.
+        with_logprobs: record the tokens' log-probabilities; changes no token.
     Returns:
-        Sampled ids a prompt, the end token included where it was sampled.
+        A completion a prompt.
     """
     ids, mask = left_pad(prompts, formatter.pad_id, model.device)
     processors = logits_processors(decoding, ids.shape[1], formatter.end_id, model.device)
@@ -105,6 +122,7 @@ def sample_batch(
     draws = draws.to(model.device)
     alive = torch.arange(len(prompts), device=model.device)
     finished: list[list[int]] = [[] for _ in prompts]
+    logprobs: list[list[float]] = [[] for _ in prompts]
     cache = DynamicCache(config=model.config)
     new, new_positions = ids, positions(mask)
     for t in range(decoding.max_new_tokens):
@@ -121,6 +139,10 @@ def sample_batch(
         tokens = logits.argmax(-1) if greedy else pick_tokens(logits, draws[alive, t])
         for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
             finished[row].append(token)
+        if with_logprobs:
+            chosen = token_logprobs(logits, tokens)
+            for row, logprob in zip(alive.tolist(), chosen.tolist(), strict=True):
+                logprobs[row].append(logprob)
         going = tokens != formatter.end_id
         if decoding.stop:
             going &= ~_stopped(
@@ -134,7 +156,9 @@ def sample_batch(
             ids, mask, alive = ids[going], mask[going], alive[going]
             cache.batch_select_indices(going.nonzero().squeeze(1))
         new, new_positions = ids[:, -1:], positions(mask)[:, -1:]
-    return finished
+    if not with_logprobs:
+        return [SampledTokens(row) for row in finished]
+    return [SampledTokens(*row) for row in zip(finished, logprobs, strict=True)]
 
 
 def _stopped(
@@ -217,23 +241,58 @@ def sample_completions(
     room = model.config.max_position_embeddings - decoding.max_new_tokens
     encoded = formatter.check_lengths(prompts, room, "prompts")
     indices = [sample_index] * len(prompts) if isinstance(sample_index, int) else list(sample_index)
-    keys = [
-        f"{seed}:{step}:{prompt.id}:{index}" for prompt, index in zip(prompts, indices, strict=True)
-    ]
+    keys = sampling_keys(prompts, indices, seed=seed, step=step)
     if decoding.num_beams > 1:
         beams = [
             search_beams(model, ids, decoding, formatter, index + 1)[index]
             for ids, index in zip(encoded, indices, strict=True)
         ]
         return [read_text(ids, decoding, formatter) for ids in beams]
-    sampled: list[list[int]] = [[] for _ in prompts]
-    for rows in batches_by_length(encoded, batch_size):
+    sampled = sample_rows(model, encoded, keys, decoding, formatter, batch_size=batch_size)
+    return [read_text(row.ids, decoding, formatter) for row in sampled]
+
+
+def sampling_keys(
+    prompts: Sequence[Prompt], indices: Sequence[int], *, seed: int, step: int
+) -> list[str]:
+    """Return what the randomness of each prompt's completion depends on."""
+    pairs = zip(prompts, indices, strict=True)
+    return [f"{seed}:{step}:{prompt.id}:{index}" for prompt, index in pairs]
+
+
+def sample_rows(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    keys: Sequence[str],
+    decoding: DecodingSection,
+    formatter: Formatter,
+    *,
+    batch_size: int,
+    with_logprobs: bool = False,
+) -> list[SampledTokens]:
+    """Sample as ``sample_batch`` does, in batches of prompts of like length.
+
+    Args:
+        model: as for ``sample_batch``.
+        prompts: as for ``sample_batch``.
+        keys: as for ``sample_batch``.
+        decoding: as for ``sample_batch``.
+        formatter: as for ``sample_batch``.
+        batch_size: completions at once; changes nothing but speed.
+        with_logprobs: as for ``sample_batch``.
+    """
+    sampled: dict[int, SampledTokens] = {}
+    for rows in batches_by_length(prompts, batch_size):
         batch = sample_batch(
-            model, [encoded[i] for i in rows], [keys[i] for i in rows], decoding, formatter
+            model,
+            [prompts[row] for row in rows],
+            [keys[row] for row in rows],
+            decoding,
+            formatter,
+            with_logprobs=with_logprobs,
         )
-        for row, ids in zip(rows, batch, strict=True):
-            sampled[row] = ids
-    return [read_text(ids, decoding, formatter) for ids in sampled]
+        sampled.update(zip(rows, batch, strict=True))
+    return [sampled[row] for row in range(len(prompts))]
 
 
 def batches_by_length(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:

@@ -124,6 +124,6 @@ class ShowSamples(TrainerCallback):
                 self._formatter,
             )
         model.train(training)
-        for prompt, ids in zip(self._prompts, completed, strict=True):
-            text = read_text(ids, decoding, self._formatter).text
+        for prompt, completion in zip(self._prompts, completed, strict=True):
+            text = read_text(completion.ids, decoding, self._formatter).text
             self._run.samples.write(step, {"prompt": prompt.text, "completion": text})

@@ -18,6 +18,7 @@ from pipeline.config.schema import to_plain
 from pipeline.config.source import Source
 from pipeline.data import hash_sources, read_prompts
 from pipeline.distributed import DTYPES, Workers
+from pipeline.engines import require_engine
 from pipeline.errors import ConfigError
 from pipeline.formatting import Formatter
 from pipeline.hydra import Branch
@@ -43,6 +44,7 @@ from pipeline.reward_sources import OpenRewards, hash_rewards, open_rewards
 from pipeline.rewards import Reward
 from pipeline.runs import Manifest, StageRun, hash_parent, model_of, open_stage
 from pipeline.tokenizer import load_tokenizer
+from pipeline.vllm_engine import VllmEngine
 from stages.entry import run_stage_module
 
 
@@ -51,6 +53,7 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
     section = config.section(name, PpoSection)
     texts = _ptx_sources(config, name, section)
     workers = Workers(section.precision)
+    require_engine(section.engine, workers, name)
     asked = [*section.prompts, *section.eval_prompts]
     sources = hash_sources([*asked, *texts], config.seed)
     sources |= workers.on_main(lambda: hash_rewards(section, name))
@@ -77,6 +80,10 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
             models = _join(hydra[0], rewards.reward)
         else:
             models = _load(config, section, stage, workers, rewards)
+        engine = None
+        if section.engine.kind == "vllm":
+            start = model_of(config, section.init)
+            engine = VllmEngine(section, workers, formatter, models.policy, start, prompts, name)
         trainer = PPOTrainer(
             section,
             workers,
@@ -85,6 +92,7 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
             prompts=prompts,
             ptx_sequences=_draw_ptx(config, section, models, formatter) if texts else None,
             seed=config.seed,
+            engine=engine,
         )
         loop = PPOLoop(trainer, stage, read_prompts(section.eval_prompts, config.seed))
         figures = loop.run()

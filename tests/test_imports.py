@@ -26,6 +26,8 @@ LAYERS = (
         "sampling",
         "rollout",
         "rollout_figures",
+        "engines",
+        "vllm_engine",
         "episodes",
         "forward",
         "judges",

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pipeline.config.engine import EngineSection
 from pipeline.config.hydra import HydraSection
 from pipeline.config.presets import PRESETS, Preset
 from pipeline.config.rewards import DEFAULT_REWARD, RewardSource, reward_problems
+from pipeline.config.sampling import DecodingSection
 from pipeline.config.schema import Problem, Section
 from pipeline.config.source import Source
 from pipeline.config.training import Attention, Precision
@@ -63,7 +65,7 @@ class PpoSection(Section):
     stop_approxkl: float | None = None
     """End an iteration's epochs once the last one's mean policy/approxkl is above; null: never."""
     importance_cap: float | None = 2.0
-    """Largest weight of a token that another engine sampled (Yao et al. 2025); null: no weights."""
+    """Largest weight of a token by its engine's logprob (Yao et al. 2025); null: no weights."""
     gamma: float = 1.0
     """Discount (InstructGPT: none)."""
     gae_lambda: float = 0.95
@@ -112,6 +114,8 @@ class PpoSection(Section):
     """Decay of the averaged policy that ``model/`` holds (InstructGPT: 0.992); null: the last."""
     rollout_micro_batch_size: int = 64
     """Completions generated and scored together on one process."""
+    engine: EngineSection = field(default_factory=EngineSection)
+    """What samples rollouts."""
     precision: Precision = "float32"
     """``bf16`` keeps float32 weights and computes under autocast; ``float64`` is for tests."""
     attention: Attention = "sdpa"
@@ -220,6 +224,11 @@ class PpoSection(Section):
                 yield Problem(
                     "eval_every", f"be positive with {name}", "Set how often to evaluate."
                 )
+
+    @property
+    def decoding(self) -> DecodingSection:
+        """Return how completions are drawn: from the whole distribution (N details 4)."""
+        return DecodingSection(temperature=self.temperature, max_new_tokens=self.max_new_tokens)
 
     @property
     def reward_sources(self) -> list[RewardSource]:

@@ -76,6 +76,14 @@ def test_a_string_where_a_number_belongs(refuse):
     assert "'much'" in line
 
 
+def test_an_engine_that_is_not_there(refuse, monkeypatch):
+    monkeypatch.setattr("pipeline.engines.use_cpu", lambda: True)
+    assert refuse("ppo", "ppo.engine.kind=vllm") == (
+        "steerline: ppo.engine.kind: vllm needs vllm and a GPU. "
+        "Install steerline[vllm], or set kind: hf."
+    )
+
+
 def test_a_missing_data_file(refuse, tmp_path):
     missing = tmp_path / "nowhere.jsonl"
     assert str(missing) in refuse("sft", f"sft.data=[{missing}]")

@@ -54,6 +54,13 @@ def test_results_have_the_promised_shape(finished):
         assert task["1"]["n"] == 4
 
 
+def test_generation_and_training_are_one_distribution(finished):
+    for row in finished.metrics("ppo@hydra"):
+        assert row["engine/logprob_gap"] == pytest.approx(0, abs=1e-9)
+        assert row["engine/importance_mean"] == pytest.approx(1, abs=1e-9)
+    assert not any(key.startswith("engine/") for row in finished.metrics("ppo") for key in row)
+
+
 def test_ppo_is_evaluated_on_prompts_that_it_is_not_trained_on(finished):
     rows = finished.metrics("ppo@no_ptx")
     scores = [row["eval/scores"] for row in rows]

@@ -57,6 +57,7 @@ def make_trainer(make_policy, reward_folder, tiny_formatter):
         formatter=tiny_formatter,
         reward=None,
         value=None,
+        engine=None,
     ):
         dtype, workers = DTYPES[section.precision], Workers(section.precision)
         policy = make_policy(policy_seed, dtype)
@@ -82,6 +83,7 @@ def make_trainer(make_policy, reward_folder, tiny_formatter):
             prompts=[Prompt.from_text(text) for text in TEXTS] if prompts is None else prompts,
             ptx_sequences=ptx,
             seed=5,
+            engine=engine,
         )
 
     return make

@@ -5,9 +5,10 @@ import torch
 
 from pipeline.config.sampling import DecodingSection
 from pipeline.distributed import Workers
+from pipeline.engines import HfEngine
 from pipeline.episodes import EpisodeSampler, spread
 from pipeline.records import Prompt
-from pipeline.sampling import sample_completions
+from pipeline.sampling import SampledTokens, read_text, sample_completions
 
 PROMPTS = [Prompt.from_text(text) for text in ("cat", "Where does Tom live?", "Say 12", "cat dog")]
 DECODING = DecodingSection(max_new_tokens=6)
@@ -15,7 +16,9 @@ DECODING = DecodingSection(max_new_tokens=6)
 
 @pytest.fixture
 def sampler(tiny_formatter):
-    return EpisodeSampler(Workers("float64"), tiny_formatter, DECODING, seed=3, batch_size=2)
+    workers = Workers("float64")
+    engine = HfEngine(workers, tiny_formatter, DECODING, batch_size=2)
+    return EpisodeSampler(workers, tiny_formatter, engine, seed=3)
 
 
 class OneOfTwo(Workers):
@@ -56,16 +59,40 @@ def test_episodes_hold_prompt_and_completion(sampler, make_policy, tiny_formatte
         length = int(episodes.completion_mask[row].sum())
         assert episodes.completions[row, :length].tolist() == completion.ids
         assert bool(episodes.ended[row]) == (completion.finish_reason == "eos")
+    assert episodes.engine_logprobs is None
+
+
+def test_the_engines_logprobs_lie_under_the_tokens(sampler, make_policy, tiny_formatter):
+    encoded = [tiny_formatter.prompt_ids(prompt.messages) for prompt in PROMPTS]
+    # So hot that some completions end early.
+    hot = dataclasses.replace(
+        sampler.engine, decoding=DecodingSection(max_new_tokens=40, temperature=9.0)
+    )
+    sampler = dataclasses.replace(sampler, engine=hot)
+    recording = dataclasses.replace(sampler, engine=dataclasses.replace(hot, with_logprobs=True))
+    for dtype in (torch.float32, torch.float64):
+        policy = make_policy(0, dtype)
+        episodes = recording.roll_out(policy, PROMPTS, encoded)
+        drawn = recording.engine.sample(policy, encoded, [f"3:0:{p.id}:0" for p in PROMPTS])
+        assert len({len(row.ids) for row in drawn}) > 1
+        for row, completion in enumerate(drawn):
+            length = len(completion.ids)
+            assert episodes.engine_logprobs[row, :length].tolist() == completion.logprobs
+            assert not episodes.engine_logprobs[row, length:].any()
+        plain = sampler.roll_out(policy, PROMPTS, encoded)
+        assert torch.equal(episodes.ids, plain.ids)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_samples_its_share_and_takes_the_rest_from_the_other(sampler, make_policy, rank):
+def test_a_process_samples_its_share_and_takes_the_rest_from_the_other(
+    sampler, make_policy, tiny_formatter, rank
+):
     policy = make_policy()
-    sent = [(row, f"sent {row}") for row in range(1 - rank, 4, 2)]
+    sent = [(row, SampledTokens([row])) for row in range(1 - rank, 4, 2)]
     sampled = dataclasses.replace(sampler, workers=OneOfTwo(rank, sent)).sample(policy, PROMPTS)
     expected = sampler.sample(policy, PROMPTS)
-    for row, text in sent:
-        expected[row] = text
+    for row, tokens in sent:
+        expected[row] = read_text(tokens.ids, DECODING, tiny_formatter)
     assert sampled == expected
 
 

@@ -63,6 +63,25 @@ def test_a_branch_owns_its_adapter_and_heads_alone(backbone):
     assert all(not weight.requires_grad for weight in Branch(backbone, "average").parameters())
 
 
+def test_merged_weights_are_pefts_own_under_the_bases_names(policy_folder, backbone, tmp_path):
+    stir(backbone, "policy")
+    stir(backbone, "value", seed=4)
+    save_adapter(backbone, "policy", tmp_path)
+    expected = merge(load_policy(policy_folder, torch.float64), tmp_path)
+    base = dict(load_policy(policy_folder, torch.float64).named_parameters())
+    with torch.enable_grad():
+        for name, adapted in (("policy", dict(expected.named_parameters())), (None, base)):
+            merged = dict(Branch(backbone, name).merged_weights())
+            assert merged.keys() == adapted.keys()
+            for key, weight in merged.items():
+                assert torch.allclose(weight, adapted[key], rtol=0, atol=1e-12), key
+                assert not weight.requires_grad
+    moved = [
+        key for key, weight in expected.named_parameters() if not torch.equal(weight, base[key])
+    ]
+    assert len(moved) == len(backbone.weights("policy")) // 2
+
+
 def test_gradients_of_two_branches_in_one_backward_pass_equal_those_of_two(backbone):
     for name in ("policy", "value"):
         stir(backbone, name)

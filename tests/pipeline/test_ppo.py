@@ -305,8 +305,28 @@ def test_without_a_cap_the_gap_is_described_and_nothing_weighted(make_trainer, c
     assert rollout.importance is None
     assert rollout.rows(torch.tensor([1])).engine_logprobs.shape == (1, engine.shape[1])
     figures = describe_rollout(rollout, 0.1)
-    assert figures["policy/engine_gap"] == pytest.approx(0.5)
-    assert "policy/importance" not in figures
+    assert figures["engine/logprob_gap"] == pytest.approx(0.5)
+    assert "engine/importance_mean" not in figures
+
+
+def test_an_engine_that_agrees_changes_nothing(make_trainer, change):
+    section = change(num_ppo_epochs=2)
+    plain, agreeing = make_trainer(section), make_trainer(section)
+    episodes = plain.roll_out(plain.next_prompts())
+    rollout = plain.score(episodes)
+    same = agreeing.score(dataclasses.replace(episodes, engine_logprobs=rollout.logprobs))
+    assert torch.equal(same.importance, same.completion_mask.double())
+    figures = describe_rollout(same, 0.1)
+    expected = {"logprob_gap": 0.0, "importance_mean": 1.0, "importance_capped": 0.0}
+    assert {f"engine/{name}": value for name, value in expected.items()}.items() <= figures.items()
+    tallies = []
+    for trainer, part in ((plain, rollout), (agreeing, same)):
+        tally = Average()
+        trainer.update(part, tally)
+        tallies.append(tally.means(trainer.workers))
+    assert tallies[0] == tallies[1]
+    for a, b in zip(plain.policy.parameters(), agreeing.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_a_missing_end_is_known_by_the_token_that_sampling_stops_at(make_trainer, change):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from pipeline.config.engine import EngineSection
 from pipeline.errors import SteerlineError
 from pipeline.models import load_policy, load_value_model
 from pipeline.ppo_loop import PPOLoop
@@ -140,14 +141,22 @@ def test_patience_ends_the_training_and_a_resumed_one_knows(make_loop, change):
 
 
 def test_the_page_explains_every_key(make_loop, change, ptx_text):
-    every = change(**EVALUATED | {"episodes": 16}, stop_approxkl=1e-9, ptx_coef=1.0, ptx_ratio=1)
+    every = change(
+        **EVALUATED | {"episodes": 16},
+        engine=EngineSection(logprobs=True),
+        stop_approxkl=1e-9,
+        ptx_coef=1.0,
+        ptx_ratio=1,
+    )
     loop = make_loop(every, ptx=ptx_text(), policy_seed=3)
     loop.run()
     page = (Path(__file__).parents[2] / "docs/metrics.md").read_text(encoding="utf-8")
     page = page.replace("reward/NAME", "reward/reward")
     explained = set(re.findall(r"`([^`]+)`", page.split("## `ppo`")[1].split("## `")[0]))
     rows = rows_of(loop.stage)
-    assert {"doctor", "policy/epochs", "grad_norm/both", "eval/win_rate"} <= set().union(*rows)
+    shown = set().union(*rows)
+    assert {"doctor", "policy/epochs", "grad_norm/both", "eval/win_rate"} <= shown
+    assert {f"engine/{name}" for name in ("logprob_gap", "importance_capped")} <= shown
     for row in rows:
         assert row.keys() - {"step"} <= explained
 

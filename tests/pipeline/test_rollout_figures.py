@@ -1,8 +1,10 @@
 import dataclasses
+import math
 
 import pytest
 import torch
 
+from pipeline.losses import importance_weights
 from pipeline.records import Prompt
 from pipeline.rollout import Rollout
 from pipeline.rollout_figures import (
@@ -106,14 +108,22 @@ def test_explained_variance_is_that_of_real_tokens():
 
 def test_the_gap_to_another_engine_is_described():
     rollout = make_rollout()
-    sign = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0], dtype=torch.float64)
+    mask = rollout.completion_mask
+    change = torch.tensor([0.3, -0.1, 0.1, -0.3, 0.2], dtype=torch.float64)
+    engine_logprobs = rollout.logprobs - change
+    weights = importance_weights(rollout.logprobs, engine_logprobs, cap=1.2)
     other = make_rollout(
-        engine_logprobs=rollout.logprobs + 0.25 * sign,
-        importance=torch.where(rollout.completion_mask, 1.5, torch.nan),
+        engine_logprobs=engine_logprobs, importance=torch.where(mask, weights, 0.0)
     )
     figures = describe_rollout(other, 0.0)
-    assert figures["policy/engine_gap"] == pytest.approx(0.25)
-    assert figures["policy/importance"] == pytest.approx(1.5)
+    # Rows of 5, 3 and 1 tokens; e^0.3 and e^0.2 are above the cap.
+    assert figures["engine/logprob_gap"] == pytest.approx((1.0 + 0.5 + 0.3) / 9)
+    inside = [math.exp(-0.1), math.exp(0.1)] * 2 + [math.exp(-0.3)]
+    assert figures["engine/importance_mean"] == pytest.approx((sum(inside) + 4 * 1.2) / 9)
+    assert figures["engine/importance_capped"] == pytest.approx(4 / 9)
+    without = describe_rollout(make_rollout(engine_logprobs=engine_logprobs), 0.0)
+    assert [name for name in without if name.startswith("engine/")] == ["engine/logprob_gap"]
+    assert not any(name.startswith("engine/") for name in describe_rollout(rollout, 0.0))
 
 
 def test_tokens_are_clipped_beyond_the_ranges():

@@ -93,6 +93,16 @@ def test_an_unknown_preset_is_refused(tmp_path, name):
         ("score_clip: -5", r"ppo\.score_clip must be positive, or null"),
         ("importance_cap: 0", r"ppo\.importance_cap must be positive, or null"),
         ("entropy_coef: -0.1", r"ppo\.entropy_coef must be 0 or more"),
+        (
+            "engine: {mode: server, tensor_parallel_size: 2}",
+            r"ppo\.engine\.tensor_parallel_size must be 1 with mode: server, got 2",
+        ),
+        (
+            "engine: {gpu_memory_utilization: 1.5}",
+            r"ppo\.engine\.gpu_memory_utilization must lie in \(0, 1\], got 1\.5",
+        ),
+        ("engine: {server: localhost}", r"ppo\.engine\.server must begin with http:// or https://"),
+        ("engine: {kind: vlm}", r"ppo\.engine\.kind must be one of 'hf', 'vllm', got 'vlm'"),
         ("lr_schedule: cosine", r"ppo\.lr_schedule must be one of 'constant', 'linear'"),
     ],
 )
