@@ -38,6 +38,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations import get_reporting_integration_callbacks
 
 from pipeline.config.training import TrainingSection
 from pipeline.distributed import Workers, use_cpu
@@ -187,7 +188,10 @@ def training_arguments(
         ours["lr_scheduler_kwargs"] = {"min_lr_rate": section.min_lr_ratio}
     try:
         arguments = kind(**{**ours, **passed})
-    except (ValueError, TypeError) as error:
+        # A reporter whose package is not there would stop the stage once it is open.
+        for reporter in get_reporting_integration_callbacks(arguments.report_to):
+            reporter()
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
         if not passed:
             raise
         reason = str(error).strip().splitlines()[0]
@@ -366,6 +370,25 @@ class RunFolderTrainer(Trainer):
                 f"{self.state.global_step + 1}. Lower learning_rate or raise warmup_steps."
             )
         return loss
+
+    def create_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:
+        """Make the optimizer.
+
+        Raises:
+            ConfigError: if its package is not installed.
+        """
+        try:
+            optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **options)
+        except ImportError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(
+                f"{self._run.name}.trainer.optim must be an optimizer that is installed, "
+                f"got '{self.args.optim}'. Mend it: {reason}"
+            ) from error
+        return optimizer
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Say nothing: tied weights are saved once, and a checkpoint's files were verified."""
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Return the matrices' names: vectors (norms, biases) do not decay (LLaMA)."""

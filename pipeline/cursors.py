@@ -10,9 +10,18 @@ from torch import Tensor
 
 def permutation(size: int, *key: object) -> Tensor:
     """Return a permutation of ``range(size)`` that depends on the key alone."""
-    digest = hashlib.sha256(":".join(str(part) for part in key).encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
+    generator = torch.Generator().manual_seed(_number(*key))
     return torch.randperm(size, generator=generator)
+
+
+def seed_generators(*key: object) -> None:
+    """Set torch's own generators, on every device, to a state that depends on the key alone."""
+    torch.manual_seed(_number(*key))
+
+
+def _number(*key: object) -> int:
+    digest = hashlib.sha256(":".join(str(part) for part in key).encode()).digest()
+    return int.from_bytes(digest[:7], "little")
 
 
 class Cursor:

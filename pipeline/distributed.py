@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list, gather_object
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config.training import Precision
 
@@ -128,6 +129,15 @@ class Workers:
         """Exchange gradients between processes only in the last of several backward passes."""
         with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
             yield
+
+    def average_gradients(self, model: nn.Module) -> None:
+        """Average gradients over the processes where no wrapper of the model has done so."""
+        if self.world_size == 1 or isinstance(model, DistributedDataParallel):
+            return
+        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        for gradient in gradients:
+            torch.distributed.all_reduce(gradient)
+            gradient /= self.world_size
 
     def autocast(self) -> contextlib.AbstractContextManager[None]:
         """Compute in the stage's precision."""

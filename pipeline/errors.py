@@ -39,6 +39,10 @@ class ModelError(SteerlineError):
     """Report weights or a tokenizer that cannot or must not be loaded."""
 
 
+class RewardError(SteerlineError):
+    """Report a reward that fails, or gives something else than one finite number a completion."""
+
+
 class StoreError(SteerlineError):
     """Report a label store that cannot be opened, or a judgment that it refuses."""
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from pipeline.errors import DataError, ModelError
+from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.records import Message, Prompt
 
 PROBE = "probe"
@@ -23,6 +24,41 @@ def encode_document(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids: list[int] = tokenizer(text)["input_ids"]
     end = tokenizer.eos_token_id
     return ids if end is None or ids[-1:] == [end] else [*ids, end]
+
+
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, answer_next: bool = False
+) -> str:
+    """Render a conversation by a tokenizer's chat template, from its first character to its last.
+
+    Raises:
+        ModelError: if the template refuses the conversation (a role, an order of turns).
+    """
+    try:
+        text: str = tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=answer_next
+        )
+    except TemplateError as error:
+        raise ModelError(
+            f"The chat template of {tokenizer.name_or_path!r} must take the conversation, got "
+            f"'{error}'. Use a template that does, or other prompts."
+        ) from error
+    return text
+
+
+def drop_special_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """Remove what a tokenizer would read as special tokens from a text that another one wrote.
+
+    A completion could end its own turn, and begin one that praises it, by spelling them out.
+    """
+    added = tokenizer.added_tokens_decoder.values()
+    special = {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
+    # Where two overlap, the order decides what is left: it must be the same in every process.
+    ordered = sorted(filter(None, special), key=lambda token: (-len(token), token))
+    while any(token in text for token in ordered):
+        for token in ordered:
+            text = text.replace(token, "")
+    return text
 
 
 class Encoded(NamedTuple):
@@ -90,31 +126,39 @@ class Formatter:
         )
         return text
 
-    def check_length(self, prompt: Prompt, room: int, where: str) -> list[int]:
-        """Encode a prompt that must leave room in the context.
+    def check_lengths(self, prompts: Sequence[Prompt], room: int, where: str) -> list[list[int]]:
+        """Encode prompts that must leave room in the context.
 
         Raises:
-            DataError: if it is longer than ``room`` tokens; names the setting ``where``.
+            DataError: if any is longer than ``room`` tokens; says how many are, and names the
+                longest and the setting ``where``.
+            ConfigError: if there is no room for any.
         """
-        ids = self.prompt_ids(prompt.messages)
-        if len(ids) > room:
-            start = prompt.messages[-1]["content"][:40]
+        if room < 1:
+            raise ConfigError(
+                "max_new_tokens must leave room for a prompt in the model's context, "
+                f"got {1 - room} too many. Lower it."
+            )
+        encoded = [self.prompt_ids(prompt.messages) for prompt in prompts]
+        too_long = sum(len(ids) > room for ids in encoded)
+        if too_long:
+            longest = max(range(len(encoded)), key=lambda i: len(encoded[i]))
+            start = prompts[longest].messages[-1]["content"][:40]
+            count = f", the longest of {too_long} among {len(prompts)}" if len(prompts) > 1 else ""
             raise DataError(
                 f"{where}: a prompt must have at most {room} tokens to leave room for its "
-                f"completion in the context, got {len(ids)} ({start!r}...). "
-                "Shorten or remove it, or lower max_new_tokens."
+                f"completion in the context, got {len(encoded[longest])} at prompt "
+                f"{prompts[longest].id} ({start!r}...){count}. "
+                "Shorten or remove them, or lower max_new_tokens."
             )
-        return ids
+        return encoded
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
     def _render(self, messages: Sequence[Message], *, answer_next: bool = False) -> str:
-        text: str = self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=answer_next
-        )
-        return text
+        return render_chat(self.tokenizer, messages, answer_next=answer_next)
 
     def _segments(self, messages: Sequence[Message]) -> Iterator[tuple[str, bool]]:
         """Yield (text, written by the assistant) in order; an answer comes without its end."""

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 
 import torch
 
+from pipeline.distributed import Workers
 from pipeline.formatting import Formatter
 from pipeline.models import load_reward_model, score_offset, score_sequences
+from pipeline.ranking_data import pad_right
 from pipeline.records import Prompt
 from pipeline.rollout import lay_out
 from pipeline.sampling import batches_by_length
@@ -56,6 +58,29 @@ class RewardJudge:
             for row, score in zip(rows, raw.tolist(), strict=True):
                 scores[row] = score
         return scores
+
+
+@torch.no_grad()
+def score_rows(
+    model: Any, rows: Sequence[list[int]], pad_id: int, batch_size: int, crew: Workers
+) -> list[float]:
+    """Score encoded conversations, before the offset, shared among the processes.
+
+    Args:
+        model: a reward model, not wrapped.
+        rows: token ids.
+        pad_id: what to pad with.
+        batch_size: rows a forward pass.
+        crew: the processes at work.
+    """
+    model.eval()
+    mine = range(crew.rank, len(rows), crew.world_size)
+    scored: list[tuple[int, float]] = []
+    for batch in batches_by_length([rows[i] for i in mine], batch_size):
+        ids, mask = pad_right([rows[mine[i]] for i in batch], pad_id)
+        scores = score_sequences(model, ids.to(crew.device), mask.to(crew.device))
+        scored += zip((mine[i] for i in batch), scores.tolist(), strict=True)
+    return [score for _, score in sorted(crew.gather_objects(scored))]
 
 
 def win_rate(ours: Sequence[float], theirs: Sequence[float]) -> float:

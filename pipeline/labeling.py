@@ -26,14 +26,15 @@ def store_url(config: RunConfig) -> str | Path:
     return config.section("label", LabelSection).store or config.run_dir / "labels.db"
 
 
-def open_store(config: RunConfig) -> LabelStore:
-    """Open the run's label store, made and migrated where it must be.
+def open_store(config: RunConfig, *, create: bool = True) -> LabelStore:
+    """Open the run's label store, made where ``create`` says so, and migrated where it must be.
 
     Raises:
         StoreError: if it cannot be opened.
     """
-    config.run_dir.mkdir(parents=True, exist_ok=True)
-    return LabelStore.open(store_url(config))
+    if create:
+        config.run_dir.mkdir(parents=True, exist_ok=True)
+    return LabelStore.open(store_url(config), create=create)
 
 
 def split_of(

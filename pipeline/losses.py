@@ -52,6 +52,26 @@ def clipped_policy_loss(
     return -torch.minimum(ratio * advantages, clipped * advantages)
 
 
+def importance_weights(logprobs: Tensor, engine_logprobs: Tensor, cap: float) -> Tensor:
+    """Return the truncated importance weight of each token that another engine sampled.
+
+        w_t = min(pi(a_t) / pi_engine(a_t), C)
+
+    With the policy gradient times w, an expectation over the engine's samples is one over the
+    policy's; the cap trades a little bias for a bounded variance (Ionides 2008; for engines of
+    reinforcement learning Yao et al. 2025).
+
+    Args:
+        logprobs: of the sampled tokens as the trainer computes them, [batch, time].
+        engine_logprobs: as the engine that sampled computed them, [batch, time].
+        cap: C.
+    Raises:
+        ShapeError: if the shapes differ.
+    """
+    require_same_shape(logprobs=logprobs, engine_logprobs=engine_logprobs)
+    return (logprobs - engine_logprobs).exp().clamp(max=cap)
+
+
 def clipped_value_loss(
     values: Tensor, old_values: Tensor, returns: Tensor, value_clip_range: float
 ) -> Tensor:

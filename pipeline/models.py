@@ -8,6 +8,8 @@ only, and no remote code runs.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +32,7 @@ from transformers.utils import logging
 
 from pipeline.artifacts import hash_file
 from pipeline.config.pretrain import ModelSection
-from pipeline.config.training import Attention
+from pipeline.config.training import Attention, LoraSection
 from pipeline.errors import ConfigError, ModelError
 from pipeline.formatting import Formatter
 from pipeline.masked import last_token, positions
@@ -108,9 +110,25 @@ def load_base(base: str, dtype: torch.dtype = torch.float32) -> Base:
     Raises:
         ModelError: for pickled weights, a GGUF of another architecture, or nothing to load.
     """
-    path = Path(base)
+    path = Path(base).expanduser()
     if path.suffix == ".gguf":
         return _load_gguf(path, dtype)
+    check_place(base)
+    place = path if path.is_dir() else base
+    tokenizer = load_tokenizer(place)
+    model = _from_pretrained(AutoModelForCausalLM, place, dtype)
+    commit = str(getattr(model.config, "_commit_hash", None) or "")
+    origin = {"base": base, "format": "safetensors", "revision": commit}
+    return Base(model, _with_template(tokenizer), origin)
+
+
+def check_place(name: str) -> None:
+    """Refuse what cannot be a model: a pickle, and a path where nothing is.
+
+    Raises:
+        ModelError: if it is one of them.
+    """
+    path = Path(name).expanduser()
     if path.is_dir():
         refuse_pickle(path)
     elif path.suffix in PICKLED:
@@ -118,13 +136,8 @@ def load_base(base: str, dtype: torch.dtype = torch.float32) -> Base:
             f"{path} is a pickle, which can run code when it is opened. "
             "Convert the weights to safetensors and give that folder."
         )
-    elif path.is_absolute() or base.startswith((".", "~")):
-        raise ModelError(f"No model in {base}. Check the path.")
-    tokenizer = load_tokenizer(base)
-    model = _from_pretrained(AutoModelForCausalLM, base, dtype)
-    commit = str(getattr(model.config, "_commit_hash", None) or "")
-    origin = {"base": base, "format": "safetensors", "revision": commit}
-    return Base(model, _with_template(tokenizer), origin)
+    elif path.is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise ModelError(f"No model in {name}. Check the path.")
 
 
 def _load_gguf(path: Path, dtype: torch.dtype) -> Base:
@@ -225,19 +238,14 @@ def new_reward_model(
     The head's weights are drawn from N(0, 1/sqrt(hidden_size + 1)) (N details, 8).
     """
     refuse_pickle(path)
-    verbosity = logging.get_verbosity()
-    # A policy has no head for scores: transformers would warn that it is new.
-    logging.set_verbosity_error()
-    try:
-        model = _from_pretrained(
-            AutoModelForSequenceClassification,
-            path,
-            dtype,
-            num_labels=1,
-            pad_token_id=formatter.pad_id,
-        )
-    finally:
-        logging.set_verbosity(verbosity)
+    model = _from_pretrained(
+        AutoModelForSequenceClassification,
+        path,
+        dtype,
+        new={"score.weight"},
+        num_labels=1,
+        pad_token_id=formatter.pad_id,
+    )
     _replace_head(model)
     generator = torch.Generator().manual_seed(seed)
     weight = model.score.weight
@@ -248,22 +256,55 @@ def new_reward_model(
     return model
 
 
-def load_reward_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Load a reward model from a stage's folder."""
-    refuse_pickle(path)
-    return _replace_head(_from_pretrained(AutoModelForSequenceClassification, path, dtype))
+def load_reward_model(path: Path | str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Load a reward model from a folder or by a Hugging Face name.
+
+    Raises:
+        ModelError: if its head was not trained (a policy has none), or gives several scores.
+    """
+    check_place(str(path))
+    model, lacking, _ = _load(AutoModelForSequenceClassification, path, dtype)
+    missing, labels = sorted(lacking), model.config.num_labels
+    if missing or labels != 1:
+        got = f"no weights for {missing[0]}" if missing else f"{labels} labels"
+        raise ModelError(
+            f"{path} must hold a reward model, a sequence classifier with one trained score, "
+            f"got {got}. Name another model."
+        )
+    return _replace_head(model) if reads_last_token(model) else model
 
 
-def new_value_model(reward_path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def new_value_model(reward_path: Path | str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Make a value model of a reward model: its trunk, its head, its offset as the bias."""
     reward_model = load_reward_model(reward_path, dtype)
-    # Transformers' token classifier has dropout 0.1 unless told otherwise; PPO trains without.
-    config = AutoConfig.from_pretrained(reward_path, classifier_dropout=0.0, num_labels=1)
-    model = AutoModelForTokenClassification.from_config(config).to(dtype)
-    model.model.load_state_dict(reward_model.model.state_dict())
+    model = blank_value_model(reward_path, reward_model, dtype)
     with torch.no_grad():
         model.score.weight.copy_(reward_model.score.weight)
         model.score.bias.fill_(-score_offset(reward_model))
+    return model
+
+
+def zero_value_model(policy_path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Make a value model of a policy: its trunk, and a head of zeros (N details, 11)."""
+    return blank_value_model(policy_path, load_policy(policy_path, dtype), dtype)
+
+
+def blank_value_model(
+    path: Path | str, owner: Any, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """Make a value model with the owner's trunk and a head of zeros.
+
+    Args:
+        path: folder or name that the owner's configuration comes from.
+        owner: a model of the same shape.
+        dtype: of the weights.
+    """
+    # Transformers' token classifier has dropout 0.1 unless told otherwise; PPO trains without.
+    config = AutoConfig.from_pretrained(path, classifier_dropout=0.0, num_labels=1)
+    model = AutoModelForTokenClassification.from_config(config).to(dtype)
+    model.model.load_state_dict(owner.model.state_dict())
+    torch.nn.init.zeros_(model.score.weight)
+    torch.nn.init.zeros_(model.score.bias)
     return _replace_head(model)
 
 
@@ -271,6 +312,11 @@ def load_value_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrain
     """Load a value model."""
     refuse_pickle(path)
     return _replace_head(_from_pretrained(AutoModelForTokenClassification, path, dtype))
+
+
+def reads_last_token(reward_model: Any) -> bool:
+    """Tell whether a reward model is a decoder with a linear head over its hidden states."""
+    return isinstance(getattr(reward_model, "score", None), nn.Linear)
 
 
 def score_offset(reward_model: Any) -> float:
@@ -281,6 +327,9 @@ def score_offset(reward_model: Any) -> float:
 def score_sequences(reward_model: Any, ids: Tensor, mask: Tensor) -> Tensor:
     """Score conversations at their last real token, before the offset, wherever the padding is.
 
+    A model that reads no last token (an encoder) pools as it was trained to; its rows must be
+    padded on the right.
+
     Args:
         reward_model: a sequence classifier with one label.
         ids: token ids, [batch, time].
@@ -288,8 +337,10 @@ def score_sequences(reward_model: Any, ids: Tensor, mask: Tensor) -> Tensor:
     Returns:
         Scores before the offset, [batch].
     """
-    trunk = reward_model.model
-    hidden = trunk(
+    if not reads_last_token(reward_model):
+        pooled: Tensor = reward_model(input_ids=ids, attention_mask=mask.long()).logits.squeeze(-1)
+        return pooled
+    hidden = reward_model.base_model(
         input_ids=ids,
         attention_mask=mask.long(),
         position_ids=positions(mask),
@@ -316,6 +367,40 @@ def set_attention(model: PreTrainedModel, attention: Attention, where: str) -> N
         ) from error
 
 
+def check_adapters(model: nn.Module, lora: LoraSection, where: str) -> None:
+    """Check that every layer that is to get adapters is in the model.
+
+    A name stands for the modules whose path ends with it, any other string than ``all-linear`` is
+    a regular expression of whole paths (PEFT).
+
+    Raises:
+        ConfigError: if a name or the expression fits no module; names ``where``.
+    """
+    wanted = lora.target_modules
+    paths = [path for path, _ in model.named_modules()]
+    if wanted == "all-linear":
+        unknown: list[str] = []
+    elif isinstance(wanted, str):
+        unknown = [] if any(_fits(wanted, path) for path in paths) else [wanted]
+    else:
+        ends = {path.rpartition(".")[2] for path in paths} | set(paths)
+        unknown = [name for name in wanted if name not in ends]
+    if unknown or not wanted:
+        layers = (path for path, layer in model.named_modules() if isinstance(layer, nn.Linear))
+        known = sorted({path.rpartition(".")[2] for path in layers})
+        raise ConfigError(
+            f"{where}.lora.target_modules must name layers of the model, got "
+            f"{unknown[0] if unknown else wanted!r}. Use all-linear, or of {', '.join(known)}."
+        )
+
+
+def _fits(expression: str, path: str) -> bool:
+    try:
+        return re.fullmatch(expression, path) is not None
+    except re.error:
+        return False
+
+
 def save_model(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: str
 ) -> None:
@@ -333,16 +418,66 @@ def _with_template(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBas
     return tokenizer
 
 
-def _from_pretrained(
+def _load(
     kind: Any, path: Path | str, dtype: torch.dtype, **options: Any
-) -> PreTrainedModel:
+) -> tuple[PreTrainedModel, set[str], set[str]]:
+    """Load a model; return the names of weights that it lacks, and of those too many, as well.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    verbosity = logging.get_verbosity()
+    # Transformers would draw what is missing at random, and only warn.
+    logging.set_verbosity_error()
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
-        model: PreTrainedModel = kind.from_pretrained(str(path), dtype=dtype, **safe, **options)
+        model: PreTrainedModel
+        model, found = kind.from_pretrained(
+            str(path),
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **safe,
+            **options,
+        )
     except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ModelError(
             f"No model could be loaded from {path} ({reason}). "
             "Give a folder with safetensors, or a model's name and a connection."
         ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+    misshapen = {str(name) for name, *_ in found["mismatched_keys"]}
+    return model, {*found["missing_keys"], *misshapen}, set(found["unexpected_keys"])
+
+
+def _from_pretrained(
+    kind: Any,
+    path: Path | str,
+    dtype: torch.dtype,
+    *,
+    new: Collection[str] = (),
+    **options: Any,
+) -> PreTrainedModel:
+    """Load a model that is whole.
+
+    Raises:
+        ModelError: if it cannot be loaded, lacks weights other than ``new``, or has a head for
+            scores where a language model is asked for.
+    """
+    model, lacking, unexpected = _load(kind, path, dtype, **options)
+    missing = sorted(lacking - set(new))
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ModelError(
+            f"{path} must hold the weights that its config.json describes, got none of that shape "
+            f"for {missing[0]}{more}. Mend config.json, or export the model again."
+        )
+    if kind is AutoModelForCausalLM and "score.weight" in unexpected:
+        raise ModelError(
+            f"{path} must hold a language model, got a reward or value model. Name another."
+        )
     return model

@@ -1,10 +1,11 @@
-"""Optimise a policy against a reward model with PPO, pretraining gradients mixed in (PPO-ptx).
+"""Optimise a policy against a reward with PPO, pretraining gradients mixed in (PPO-ptx).
 
     objective(phi) = E_{x, y ~ pi_phi} [ r(x, y) - beta log(pi_phi(y|x) / pi_ref(y|x)) ]
                      + gamma E_{x ~ pretrain} [ log pi_phi(x) ]
 
 Ouyang et al. 2022, eq. 2. ``PPOTrainer.step`` is one iteration: sample prompts, roll out, score,
-shape rewards, estimate advantages, update, record.
+shape rewards, estimate advantages, update, record. docs/algorithm.md lists every detail of the
+literature with the option that holds it.
 
 Departures from the paper:
 1. Value clipping, GAE's lambda, advantage whitening and gradient clipping are not printed there;
@@ -12,7 +13,7 @@ Departures from the paper:
 2. Randomness is keyed by (seed, step, prompt, sample index), not by a seed a rank, and every
    process holds the whole rollout: the number of processes changes no number.
 3. Policy and value model have an optimizer each, so a weight of the value loss would change
-   nothing, and there is none.
+   nothing; there is one only where they share a trunk (``hydra.value_coef``).
 4. The moving average of the policy is updated once an iteration.
 5. The pretraining term is a mean over tokens, times gamma; its sequences are spread evenly over
    the optimizer steps.
@@ -29,48 +30,57 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from pipeline.actor_critic import ActorCritic
 from pipeline.advantages import estimate_advantages, shape_rewards
 from pipeline.config.ppo import PpoSection
 from pipeline.config.sampling import DecodingSection
-from pipeline.cursors import Cursor, permutation
+from pipeline.cursors import Cursor, permutation, seed_generators
 from pipeline.distributed import Workers
+from pipeline.episodes import EpisodeSampler, spread
 from pipeline.errors import ConfigError
 from pipeline.formatting import Formatter
-from pipeline.losses import clipped_policy_loss, clipped_value_loss, token_entropy, token_logprobs
-from pipeline.masked import masked_mean, masked_sum, masked_variance, positions, whiten
-from pipeline.models import score_offset, score_sequences
+from pipeline.forward import completion_logits
+from pipeline.hydra import Branch
+from pipeline.kl_control import KLController
+from pipeline.losses import (
+    clipped_policy_loss,
+    clipped_value_loss,
+    importance_weights,
+    token_entropy,
+    token_logprobs,
+)
+from pipeline.masked import masked_sum, whiten
 from pipeline.optimizing import (
     Average,
-    add_gradients,
-    gradient_norm,
-    make_optimizer,
-    optimize,
-    take_gradients,
-    warm_up,
+    rate_factor,
+    require_finite,
 )
+from pipeline.ptx import PretrainingMix
 from pipeline.records import Prompt
-from pipeline.rollout import Episodes, Rollout, lay_out
-from pipeline.runs import StageRun
-from pipeline.sampling import sample_completions
+from pipeline.rewards import Reward
+from pipeline.rollout import Episodes, Judged, Rollout
+from pipeline.rollout_figures import describe_components, describe_rollout, describe_tokens
+from pipeline.score_scaling import ScoreScaler
 
 
 @dataclass(frozen=True)
 class Models:
-    """The four models of PPO; all share one tokenizer.
+    """The models of PPO, which share one tokenizer, and the reward.
 
     Attributes:
         policy: what is trained; starts as the reference.
         ref_policy: frozen; the KL is measured to it.
-        reward_model: frozen; scores whole conversations.
-        value_model: trained; starts as the reward model.
+        reward: frozen; scores whole conversations.
+        value_model: trained; starts as the reward model where one reads the policy's tokens. None:
+            the policy has a value head.
         average: moving average of the policy's weights; None keeps none.
     """
 
-    policy: PreTrainedModel
-    ref_policy: PreTrainedModel
-    reward_model: PreTrainedModel
-    value_model: PreTrainedModel
-    average: PreTrainedModel | None = None
+    policy: PreTrainedModel | Branch
+    ref_policy: PreTrainedModel | Branch
+    reward: Reward
+    value_model: PreTrainedModel | Branch | None
+    average: PreTrainedModel | Branch | None = None
 
 
 class PPOTrainer:
@@ -80,7 +90,7 @@ class PPOTrainer:
         section: hyper-parameters.
         workers: the processes at work.
         formatter: of the tokenizer that the models share.
-        models: policy, reference, reward model, value model.
+        models: policy, reference, reward, value model.
         prompts: what to roll out.
         ptx_sequences: packed pretraining text, [sequences, tokens]; None without ptx.
         seed: the run's.
@@ -108,54 +118,63 @@ class PPOTrainer:
                     f"got {getattr(section, key)}. Change it, or the number of processes."
                 )
         self.section, self.workers, self.formatter, self.seed = section, workers, formatter, seed
-        # Dropout stays off, in rollouts and in training alike (N details, 13).
-        self.policy: Any = workers.wrap(models.policy.eval())
-        self.value_model: Any = workers.wrap(models.value_model.eval())
+        self.trained = ActorCritic(section, workers, models.policy, models.value_model)
         self.ref_policy: Any = workers.place(models.ref_policy)
-        self.reward_model: Any = workers.place(models.reward_model)
+        self.reward = models.reward
         self.average: Any = None if models.average is None else workers.place(models.average)
-        self.policy_optimizer = make_optimizer(self.policy, section, section.learning_rate)
-        self.value_optimizer = make_optimizer(
-            self.value_model, section, section.value_learning_rate
-        )
-        self.decoding = DecodingSection(
+        decoding = DecodingSection(
             temperature=section.temperature, max_new_tokens=section.max_new_tokens
         )
-        room = models.policy.config.max_position_embeddings - section.max_new_tokens
+        self.sampler = EpisodeSampler(
+            workers, formatter, decoding, seed, section.rollout_micro_batch_size
+        )
+        self.room = models.policy.config.max_position_embeddings - section.max_new_tokens
         self.prompts = prompts
-        self.encoded = [formatter.check_length(prompt, room, "ppo.prompts") for prompt in prompts]
+        self.encoded = formatter.check_lengths(prompts, self.room, "ppo.prompts")
         self.prompt_cursor = Cursor(len(prompts), seed, "prompts")
-        self.ptx_sequences = ptx_sequences
-        self.ptx_cursor = Cursor(0 if ptx_sequences is None else len(ptx_sequences), seed, "ptx")
+        self.ptx: PretrainingMix | None = None
+        if ptx_sequences is not None:
+            self.ptx = PretrainingMix(section, workers, ptx_sequences, seed)
+        self.kl, self.scaler = KLController(section), ScoreScaler(section)
         self.iteration = 0
 
-    def train(self, run: StageRun) -> dict[str, float]:
-        """Run the iterations that are left, and return the last one's figures."""
-        section, figures = self.section, {}
-        while self.iteration < section.iterations:
-            figures = self.step()
-            run.metrics.write(self.iteration, figures)
-            done = self.iteration == section.iterations
-            if self.iteration % section.sample_every == 0 or done:
-                self.show_samples(run)
-            if self.iteration % section.checkpoint_every == 0 or done:
-                with run.checkpoint(self.iteration, section.keep_checkpoints) as folder:
-                    self.save_state(folder)
-        return figures
+    @property
+    def policy(self) -> Any:
+        """Return the policy in training."""
+        return self.trained.policy
+
+    @property
+    def value_model(self) -> Any:
+        """Return the value model in training; None where the policy has a value head."""
+        return self.trained.value_model
+
+    @property
+    def candidate(self) -> Any:
+        """Return the policy that ``model/`` would hold now: the average where there is one."""
+        return self.workers.unwrap(self.policy) if self.average is None else self.average
 
     def step(self) -> dict[str, float]:
         """Do one iteration of PPO and return its figures."""
-        tally = Average()
+        tally, factor = Average(), rate_factor(self.section, self.iteration)
+        self.trained.scale_rates(factor)
         with tally.timed("perf/rollout_seconds"):
-            prompts = self.next_prompts()
-            episodes = self.roll_out(prompts)
+            episodes = self.roll_out(self.next_prompts())
         with tally.timed("perf/score_seconds"):
             rollout = self.score(episodes)
-        with tally.timed("perf/train_seconds"):
+        with tally.timed("perf/train_seconds"), self.trained.training():
             self.update(rollout, tally)
             self.update_average()
         self.iteration += 1
-        return {**self.describe(rollout), **tally.means(self.workers)}
+        described = describe_rollout(rollout, self.kl.coef)
+        self.kl.update(described["objective/kl"], len(rollout))
+        return {
+            "episodes": self.iteration * self.section.rollout_batch_size,
+            **described,
+            **describe_components(self.reward.names, rollout.components),
+            "policy/learning_rate": self.section.learning_rate * factor,
+            "value/learning_rate": self.section.value_learning_rate * factor,
+            **tally.means(self.workers),
+        }
 
     def next_prompts(self) -> list[int]:
         """Return the indices of the iteration's prompts; none repeats within an epoch."""
@@ -164,277 +183,186 @@ class PPOTrainer:
 
     def roll_out(self, prompts: Sequence[int]) -> Episodes:
         """Sample a completion for each prompt; every process ends up with all of them."""
-        workers, first = self.workers, self.iteration * self.section.rollout_batch_size
-        share = range(workers.rank, len(prompts), workers.world_size)
-        with workers.autocast():
-            sampled = sample_completions(
-                workers.unwrap(self.policy),
-                self.formatter,
-                [self.prompts[prompts[row]] for row in share],
-                self.decoding,
-                seed=self.seed,
-                step=self.iteration,
-                sample_index=[first + row for row in share],
-                batch_size=self.section.rollout_micro_batch_size,
-            )
-        completions = dict(workers.gather_objects(list(zip(share, sampled, strict=True))))
-        rows = [completions[row].ids for row in range(len(prompts))]
-        encoded = [self.encoded[prompt] for prompt in prompts]
-        ids, attention_mask, completion_mask = lay_out(encoded, rows, self.formatter.pad_id)
-        ended = torch.tensor([row[-1] == self.formatter.end_id for row in rows])
-        fields = (ids, attention_mask, completion_mask, ended)
-        return Episodes(*(field.to(workers.device) for field in fields))
+        first = self.iteration * self.section.rollout_batch_size
+        return self.sampler.roll_out(
+            self.policy,
+            [self.prompts[prompt] for prompt in prompts],
+            [self.encoded[prompt] for prompt in prompts],
+            step=self.iteration,
+            sample_index=range(first, first + len(prompts)),
+        )
+
+    @torch.no_grad()
+    def ask(self, episodes: Episodes, policy: Any) -> Judged:
+        """Ask the models about completions that a policy sampled."""
+        section, workers = self.section, self.workers
+
+        def compute(part: Episodes) -> dict[str, Tensor]:
+            logits, values = self.trained.answer(part, policy)
+            return {
+                "logprobs": token_logprobs(logits, part.completions),
+                "ref_logprobs": self.completion_logprobs(self.ref_policy, part),
+                "values": values,
+            }
+
+        dtype = self.ref_policy.get_output_embeddings().weight.dtype
+        size = section.rollout_micro_batch_size
+        answers: dict[str, Any] = spread(workers, episodes, size, dtype, compute)
+        scores, components = self.ask_reward(episodes, dtype)
+        return Judged(**vars(episodes), **answers, scores=scores, components=components)
+
+    @torch.no_grad()
+    def ask_reward(self, episodes: Episodes, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the scores, what a missing end costs included, and the reward's components."""
+        section = self.section
+        rows = zip(episodes.completions.cpu(), episodes.completion_mask.cpu(), strict=True)
+        texts = [self.formatter.decode(ids[real].tolist()) for ids, real in rows]
+        scored = self.reward(episodes.prompts, texts, episodes)
+        scores = scored.total.to(dtype)
+        if section.missing_eos_penalty is not None:
+            scores = torch.where(episodes.ended, scores, scores - section.missing_eos_penalty)
+        if section.missing_eos_score is not None:
+            scores = torch.where(episodes.ended, scores, section.missing_eos_score)
+        return scores, scored.components
 
     @torch.no_grad()
     def score(self, episodes: Episodes) -> Rollout:
-        """Ask the four models about the completions, shape rewards, estimate advantages."""
-        section, workers = self.section, self.workers
-        mask, device = episodes.completion_mask, workers.device
-        dtype = self.ref_policy.get_output_embeddings().weight.dtype
-        logprobs, ref_logprobs, values = torch.zeros(3, *mask.shape, dtype=dtype, device=device)
-        scores = torch.zeros(len(episodes), dtype=dtype, device=device)
-        share = torch.arange(workers.rank, len(episodes), workers.world_size)
-        for start in range(0, len(share), section.rollout_micro_batch_size):
-            rows = share[start : start + section.rollout_micro_batch_size]
-            part = episodes.rows(rows).trimmed()
-            time = part.completion_mask.shape[1]
-            logits = self.completion_logits(workers.unwrap(self.policy), part)
-            logprobs[rows, :time] = token_logprobs(logits, part.completions).to(dtype)
-            logits = self.completion_logits(self.ref_policy, part)
-            ref_logprobs[rows, :time] = token_logprobs(logits, part.completions).to(dtype)
-            value_model = workers.unwrap(self.value_model)
-            values[rows, :time] = self.completion_values(value_model, part).to(dtype)
-            scores[rows] = self.score_rows(part).to(dtype)
-        # Each row was filled on one process, and is zero on the others.
-        logprobs, ref_logprobs, values = (
-            torch.where(mask, workers.total(column), 0.0)
-            for column in (logprobs, ref_logprobs, values)
-        )
-        scores = workers.total(scores)
-        rewards = shape_rewards(scores, logprobs, ref_logprobs, mask, section.kl_coef)
+        """Ask models and reward about the completions, shape rewards, estimate advantages."""
+        section, judged = self.section, self.ask(episodes, self.policy)
+        mask, logprobs = judged.completion_mask, judged.logprobs
+        scaled = self.scaler.scale(judged.scores)
+        rewards = shape_rewards(scaled, logprobs, judged.ref_logprobs, mask, self.kl.coef)
         if section.whiten_rewards:
             rewards = whiten(rewards, mask, shift_mean=False)
         advantages, returns = estimate_advantages(
-            rewards, values, mask, section.gamma, section.gae_lambda
+            rewards, judged.values, mask, section.gamma, section.gae_lambda
         )
         if section.whiten_advantages:
             advantages = whiten(advantages, mask)
+        importance = None
+        if judged.engine_logprobs is not None and section.importance_cap is not None:
+            weights = importance_weights(logprobs, judged.engine_logprobs, section.importance_cap)
+            importance = torch.where(mask, weights, 0.0)
         return Rollout(
-            **vars(episodes),
-            scores=scores,
-            logprobs=logprobs,
-            ref_logprobs=ref_logprobs,
-            values=values,
+            **vars(judged),
+            scaled_scores=scaled,
             rewards=rewards,
             advantages=advantages,
             returns=returns,
+            importance=importance,
         )
 
-    def score_rows(self, episodes: Episodes) -> Tensor:
-        """Return the reward model's scores, demonstrations at 0, less the missing-end penalty."""
-        with self.workers.autocast():
-            scores = score_sequences(self.reward_model, episodes.ids, episodes.attention_mask)
-        scores = scores - score_offset(self.reward_model)
-        if self.section.missing_eos_penalty is None:
-            return scores
-        return torch.where(episodes.ended, scores, scores - self.section.missing_eos_penalty)
-
-    def completion_logits(self, model: Any, episodes: Episodes) -> Tensor:
-        """Return the logits that the completion tokens were drawn from, [batch, time, vocabulary].
-
-        Divided by the sampling temperature, so that training sees the distribution that was
-        sampled (N details, 10).
-        """
-        time = episodes.completion_mask.shape[1]
-        with self.workers.autocast():
-            logits: Tensor = model(**model_inputs(episodes), logits_to_keep=time + 1).logits[:, :-1]
-        return logits / self.section.temperature
-
-    def completion_values(self, model: Any, episodes: Episodes) -> Tensor:
-        """Return the value before each completion token, [batch, time]."""
-        time = episodes.completion_mask.shape[1]
-        with self.workers.autocast():
-            values: Tensor = model(**model_inputs(episodes)).logits[:, -time - 1 : -1, 0]
-        return values
+    def completion_logprobs(self, policy: Any, episodes: Episodes) -> Tensor:
+        """Return the log-probability of each completion token, [batch, time]."""
+        logits = completion_logits(self.workers, policy, episodes, self.section.temperature)
+        return token_logprobs(logits, episodes.completions)
 
     def update(self, rollout: Rollout, tally: Average) -> None:
         """Take the optimizer steps of one iteration: epochs of shuffled minibatches."""
-        factor = warm_up(self.iteration, self.section.warmup_iterations)
-        for optimizer, rate in (
-            (self.policy_optimizer, self.section.learning_rate),
-            (self.value_optimizer, self.section.value_learning_rate),
-        ):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * factor
-        step = self.iteration * self.section.num_ppo_epochs * self.section.minibatches
-        for epoch in range(self.section.num_ppo_epochs):
+        section = self.section
+        step = self.iteration * section.num_ppo_epochs * section.minibatches
+        for epoch in range(section.num_ppo_epochs):
             order = permutation(len(rollout), self.seed, "minibatches", self.iteration, epoch)
-            for minibatch in rollout.split(self.section.minibatch_size, order):
+            for minibatch in rollout.split(section.minibatch_size, order):
                 self.train_on(minibatch, step, tally)
                 step += 1
+            if self.has_moved_far(tally):
+                break
+        if section.stop_approxkl is not None:
+            tally.add("policy/epochs", torch.tensor(epoch + 1.0), 1)
+
+    def has_moved_far(self, tally: Average) -> bool:
+        """Tell, alike on every process, whether the last epoch moved the policy too far."""
+        limit = self.section.stop_approxkl
+        if limit is None:
+            return False
+        return tally.lap(self.workers, "policy/approxkl")["policy/approxkl"] > limit
 
     def train_on(self, minibatch: Rollout, step: int, tally: Average) -> None:
         """Accumulate the gradients of one minibatch and of its pretraining text, and step."""
         tokens, workers = minibatch.token_count, self.workers
         share = torch.arange(workers.rank, len(minibatch), workers.world_size)
         parts = list(minibatch.split(self.section.micro_batch_size, share))
+        if self.section.drops_out:
+            seed_generators(self.seed, "dropout", step, workers.rank)
         for i, part in enumerate(parts):
-            last = i == len(parts) - 1
-            with (
-                workers.accumulating(self.policy, last=last),
-                workers.accumulating(self.value_model, last=last),
-            ):
+            with self.trained.accumulating(last=i == len(parts) - 1):
                 loss = self.ppo_loss(part.trimmed(), tally)
                 # Gradients are averaged over the processes: the product makes that a sum.
                 (loss * workers.world_size / tokens).backward()
-        gradients = [weight.grad for weight in self.policy.parameters()]
-        tally.add("grad_norm/policy", gradient_norm(gradients), 1)
-        if self.ptx_sequences is not None:
-            self.add_pretraining_gradient(self.ptx_sequences, step, tally)
-        limit = self.section.max_grad_norm
-        optimize(self.policy, self.policy_optimizer, limit, "policy")
-        norm = optimize(self.value_model, self.value_optimizer, limit, "value model")
-        tally.add("grad_norm/value", norm, 1)
+        tally.add("grad_norm/policy", self.trained.policy_gradient_norm(), 1)
+        if self.ptx is not None:
+            self.ptx.add_gradient(self.policy, step, tally)
+        self.take_step(tally)
+
+    def take_step(self, tally: Average) -> None:
+        """Clip the gradients and take an optimizer step, unless a number is not finite."""
+        norm = self.trained.clip(tally)
+        if self.ptx is not None:
+            tally.add("grad_norm/both", norm, 1)
+        require_finite(self.iteration + 1, tally.lap(self.workers, "loss/", "grad_norm/"))
+        self.trained.step()
 
     def ppo_loss(self, part: Rollout, tally: Average) -> Tensor:
         """Return the summed policy and value loss of some episodes, and note their figures."""
         section, mask, count = self.section, part.completion_mask, part.token_count
-        logits = self.completion_logits(self.policy, part)
+        logits, values = self.trained.answer(part)
         logprobs = token_logprobs(logits, part.completions)
         policy_losses = clipped_policy_loss(
             logprobs, part.logprobs, part.advantages, section.clip_range
         )
-        values = self.completion_values(self.value_model, part).to(part.values.dtype)
-        value_losses = clipped_value_loss(
-            values, part.values, part.returns, section.value_clip_range
+        if part.importance is not None:
+            policy_losses = policy_losses * part.importance
+        values = values.to(part.values.dtype)
+        value_losses = clipped_value_loss(values, part.values, part.returns, section.value_limit)
+        figures = describe_tokens(
+            part,
+            logits,
+            logprobs,
+            values,
+            clip_range=section.clip_range,
+            value_clip_range=section.value_limit,
         )
-        with torch.no_grad():
-            change = logprobs - part.logprobs
-            ratio = change.exp()
-            figures = {
-                "policy/approxkl": 0.5 * change**2,
-                "policy/clipfrac": ((ratio - 1).abs() > section.clip_range).to(ratio.dtype),
-                "policy/ratio": ratio,
-                "policy/entropy": token_entropy(logits),
-                "loss/policy": policy_losses,
-                "loss/value": value_losses,
-                "value/clipfrac": ((values - part.values).abs() > section.value_clip_range).to(
-                    ratio.dtype
-                ),
-            }
-            for name, tokens in figures.items():
-                tally.add(name, masked_sum(tokens, mask), count)
-        return masked_sum(policy_losses, mask) + masked_sum(value_losses, mask)
-
-    def add_pretraining_gradient(self, text: Tensor, step: int, tally: Average) -> None:
-        """Add gamma times the pretraining gradient to the policy's (PPO-ptx, IG C.4).
-
-        Args:
-            text: packed sequences to draw from, [sequences, tokens].
-            step: which optimizer step of the training this is.
-            tally: takes the loss and the norm of this gradient alone.
-        """
-        section, workers = self.section, self.workers
-        ppo_gradients = take_gradients(self.policy)
-        count = section.ptx_minibatch_size
-        taken = self.ptx_cursor.take(step * count, count)
-        sequences = text[torch.tensor(taken)].to(workers.device)
-        tokens = sequences[:, 1:].numel()
-        parts = sequences[workers.rank :: workers.world_size].split(section.micro_batch_size)
-        for i, part in enumerate(parts):
-            with workers.accumulating(self.policy, last=i == len(parts) - 1):
-                with workers.autocast():
-                    logits = self.policy(input_ids=part, use_cache=False).logits[:, :-1]
-                loss = -token_logprobs(logits, part[:, 1:]).sum()
-                (section.ptx_coef * loss * workers.world_size / tokens).backward()
-            tally.add("loss/ptx", loss, part[:, 1:].numel())
-        norm = gradient_norm([weight.grad for weight in self.policy.parameters()])
-        tally.add("grad_norm/ptx", norm, 1)
-        add_gradients(self.policy, ppo_gradients)
+        figures |= {"loss/policy": policy_losses, "loss/value": value_losses}
+        for name, tokens in figures.items():
+            tally.add(name, masked_sum(tokens, mask), count)
+        value_loss = self.trained.value_coef * masked_sum(value_losses, mask)
+        loss = masked_sum(policy_losses, mask) + value_loss
+        if section.entropy_coef:
+            loss = loss - section.entropy_coef * masked_sum(token_entropy(logits), mask)
+        return loss
 
     @torch.no_grad()
     def update_average(self) -> None:
         """Move the averaged policy towards the policy: w <- d w + (1 - d) w_policy."""
         if self.average is None or self.section.ema_decay is None:
             return
-        current = self.workers.unwrap(self.policy).parameters()
-        for slow, fast in zip(self.average.parameters(), current, strict=True):
-            slow.lerp_(fast, 1 - self.section.ema_decay)
+        current = dict(self.workers.unwrap(self.policy).named_parameters())
+        for name, slow in self.average.named_parameters():
+            slow.lerp_(current[name], 1 - self.section.ema_decay)
 
-    def describe(self, rollout: Rollout) -> dict[str, float]:
-        """Return the figures of the rollout itself: scores, KL, lengths, how well values fit."""
-        mask = rollout.completion_mask
-        log_ratio = torch.where(mask, rollout.logprobs - rollout.ref_logprobs, 0.0)
-        kl = log_ratio.sum(dim=1)
-        k3 = torch.where(mask, (-log_ratio).exp() - 1 + log_ratio, 0.0).sum(dim=1)
-        surprisal = torch.where(mask, -rollout.logprobs, 0.0).sum(dim=1)
-        unexplained = masked_variance(rollout.returns - rollout.values, mask)
-        variance = masked_variance(rollout.returns, mask).clamp(min=1e-12)
-        figures = {
-            "objective/kl": kl.mean(),
-            "objective/kl_k3": k3.mean(),
-            "objective/scores": rollout.scores.mean(),
-            "objective/scores_std": rollout.scores.std(correction=0),
-            "objective/rlhf_reward": (rollout.scores - self.section.kl_coef * kl).mean(),
-            "objective/entropy": surprisal.mean(),
-            "objective/length": mask.sum(dim=1).double().mean(),
-            "objective/eos_rate": rollout.ended.double().mean(),
-            "value/mean": masked_mean(rollout.values, mask),
-            "value/explained_variance": 1 - unexplained / variance,
+    @property
+    def stateful(self) -> dict[str, Any]:
+        """Return what changes beside the models' weights; cursors follow from the iteration."""
+        return {
+            "optimizers": self.trained,
+            "kl": self.kl,
+            "scaler": self.scaler,
         }
-        named = {name: float(figure) for name, figure in figures.items()}
-        return {"episodes": self.iteration * self.section.rollout_batch_size, **named}
-
-    def show_samples(self, run: StageRun) -> None:
-        """Write the fixed prompts' completions, so that change is visible."""
-        count = min(self.section.sample_prompts, len(self.prompts))
-        prompts = [
-            self.prompts[i] for i in range(self.workers.rank, count, self.workers.world_size)
-        ]
-        with self.workers.autocast():
-            sampled = sample_completions(
-                self.workers.unwrap(self.policy),
-                self.formatter,
-                prompts,
-                self.decoding,
-                seed=self.seed,
-                batch_size=self.section.rollout_micro_batch_size,
-            )
-        rows = [
-            {"prompt": prompt.messages[-1]["content"], "completion": completion.text}
-            for prompt, completion in zip(prompts, sampled, strict=True)
-        ]
-        for row in self.workers.gather_objects(rows):
-            run.samples.write(self.iteration, row)
 
     def save_state(self, folder: Path) -> None:
-        """Write all that an exact resume needs, from rank 0; cursors follow from the iteration."""
+        """Write all that an exact resume needs, from rank 0."""
         if self.workers.rank == 0:
-            self.workers.unwrap(self.policy).save_pretrained(folder / "policy")
-            self.workers.unwrap(self.value_model).save_pretrained(folder / "value")
+            self.trained.save(folder)
             if self.average is not None:
                 self.average.save_pretrained(folder / "average")
-            state = {
-                "iteration": self.iteration,
-                "policy_optimizer": self.policy_optimizer.state_dict(),
-                "value_optimizer": self.value_optimizer.state_dict(),
-            }
-            torch.save(state, folder / "state.pt")
+            state = {name: part.state_dict() for name, part in self.stateful.items()}
+            torch.save({"iteration": self.iteration, **state}, folder / "state.pt")
         self.workers.wait()
 
     def load_state(self, folder: Path) -> None:
         """Go on from a checkpoint whose models were already loaded from it."""
         state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
         self.iteration = state["iteration"]
-        self.policy_optimizer.load_state_dict(state["policy_optimizer"])
-        self.value_optimizer.load_state_dict(state["value_optimizer"])
-
-
-def model_inputs(episodes: Episodes) -> dict[str, Any]:
-    """Return what a forward pass over whole episodes takes, wherever their padding is."""
-    return {
-        "input_ids": episodes.ids,
-        "attention_mask": episodes.attention_mask.long(),
-        "position_ids": positions(episodes.attention_mask),
-        "use_cache": False,
-    }
+        for name, part in self.stateful.items():
+            part.load_state_dict(state[name])

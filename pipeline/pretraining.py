@@ -30,9 +30,10 @@ from pipeline.config.source import Source
 from pipeline.data.mixture import MixtureRow, mix_documents
 from pipeline.distributed import DTYPES, Workers
 from pipeline.errors import ConfigError
-from pipeline.formatting import encode_document
+from pipeline.formatting import Formatter, encode_document
 from pipeline.models import Base, load_base, new_llama
 from pipeline.runs import StageRun
+from pipeline.showing import ShowSamples, text_starts
 from pipeline.tokenizer import train_tokenizer
 
 
@@ -159,6 +160,8 @@ def pretrain(run: StageRun, section: PretrainSection, base: Base, seed: int) -> 
     mixture = [dataclasses.asdict(row) for row in corpus.mixture]
     if not run.resume_step:
         run.metrics.write(0, {"mixture": mixture})
+    formatter = Formatter(base.tokenizer)
+    shown = text_starts(corpus.rows, formatter, section.sample_prompts)
     trainer = RunFolderTrainer(
         run,
         base.model,
@@ -168,6 +171,7 @@ def pretrain(run: StageRun, section: PretrainSection, base: Base, seed: int) -> 
         data_collator=collate_rows,
         train_dataset=Ordered(corpus.rows, epoch_order(rows, rows, seed)),
         epoch_rows=rows,
+        callbacks=[ShowSamples(run, formatter, shown)],
     )
     trainer.fit()
     return {

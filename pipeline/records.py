@@ -110,8 +110,9 @@ def read_jsonl(path: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
             if not raw.strip():
                 continue
             try:
-                row = json.loads(raw)
-            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                # Given bytes, json would read UTF-16 as well; a mark at the start is no text.
+                row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except (ValueError, RecursionError) as error:
                 raise DataError.at(
                     path, number, f"not a JSON object ({error}). Mend or remove the line."
                 ) from error

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,12 +37,11 @@ from pipeline.cursors import permutation
 from pipeline.distributed import Workers
 from pipeline.errors import DataError
 from pipeline.formatting import Formatter
-from pipeline.models import score_sequences
-from pipeline.ranking_data import RankedPrompt, RankingCollator, encode_rankings, pad_right
+from pipeline.judges import score_rows
+from pipeline.ranking_data import RankedPrompt, RankingCollator, encode_rankings
 from pipeline.ranking_loss import Ties, mark_pairs, pair_accuracy, ranking_loss, rating_margin
 from pipeline.records import Demonstration, Ranking
 from pipeline.runs import StageRun
-from pipeline.sampling import batches_by_length
 
 
 class RewardTrainer(RunFolderTrainer):
@@ -111,6 +111,12 @@ class RewardTrainer(RunFolderTrainer):
         """Count the prompts, which the loss is averaged over."""
         return int(batch["prompts"])
 
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapters and the head alone, as PEFT loads them."""
+        self._crew.unwrap(self.model).save_pretrained(folder)
+        # PEFT's card is a form to fill in; the stage's own is in ``model/``.
+        (folder / "README.md").unlink(missing_ok=True)
+
     def merged_model(self) -> Any:
         """Return the trained model, its adapters merged into the weights."""
         model = self._crew.unwrap(self.model)
@@ -134,29 +140,6 @@ def add_adapters(model: nn.Module, lora: LoraSection, seed: int) -> nn.Module:
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         adapted: nn.Module = get_peft_model(model, adapters)
     return adapted
-
-
-@torch.no_grad()
-def score_rows(
-    model: Any, rows: Sequence[list[int]], pad_id: int, batch_size: int, crew: Workers
-) -> list[float]:
-    """Score encoded conversations, before the offset, shared among the processes.
-
-    Args:
-        model: a reward model, not wrapped.
-        rows: token ids.
-        pad_id: what to pad with.
-        batch_size: rows a forward pass.
-        crew: the processes at work.
-    """
-    model.eval()
-    mine = range(crew.rank, len(rows), crew.world_size)
-    scored: list[tuple[int, float]] = []
-    for batch in batches_by_length([rows[i] for i in mine], batch_size):
-        ids, mask = pad_right([rows[mine[i]] for i in batch], pad_id)
-        scores = score_sequences(model, ids.to(crew.device), mask.to(crew.device))
-        scored += zip((mine[i] for i in batch), scores.tolist(), strict=True)
-    return [score for _, score in sorted(crew.gather_objects(scored))]
 
 
 def score_rankings(

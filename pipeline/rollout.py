@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import torch
 from torch import Tensor
+
+from pipeline.records import Prompt
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,17 @@ class Episodes:
         attention_mask: True at real tokens, [batch, width].
         completion_mask: True at real completion tokens, [batch, time].
         ended: True where the completion ended by itself, [batch].
+        prompts: what was asked, one a row.
+        engine_logprobs: of the completions as the engine that sampled them computed them,
+            [batch, time]; None where the policy itself sampled.
     """
 
     ids: Tensor
     attention_mask: Tensor
     completion_mask: Tensor
     ended: Tensor
+    prompts: tuple[Prompt, ...]
+    engine_logprobs: Tensor | None = field(default=None, kw_only=True)
 
     @property
     def completions(self) -> Tensor:
@@ -46,8 +53,10 @@ class Episodes:
 
     def rows(self, index: Tensor) -> Self:
         """Return the episodes of an index."""
+        prompts = tuple(self.prompts[i] for i in index.tolist())
         index = index.to(self.ids.device)
-        return type(self)(**{name: tensor[index] for name, tensor in vars(self).items()})
+        rows: dict[str, Any] = {name: tensor[index] for name, tensor in self._tensors().items()}
+        return dataclasses.replace(self, prompts=prompts, **rows)
 
     def split(self, size: int, order: Tensor) -> Iterator[Self]:
         """Yield parts of ``size`` episodes, in the given order."""
@@ -60,35 +69,54 @@ class Episodes:
         first = int(self.attention_mask.any(dim=0).int().argmax())
         last = max(1, int(self.completion_mask.any(dim=0).sum()))
         width = slice(first, self.ids.shape[1] - time + last)
-        cut = {
+        cut: dict[str, Any] = {
             name: tensor[:, width if name in ("ids", "attention_mask") else slice(last)]
-            for name, tensor in vars(self).items()
-            if tensor.dim() == 2
+            for name, tensor in self._tensors().items()
+            if tensor.dim() == 2 and name != "components"
         }
         return dataclasses.replace(self, **cut)
 
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
 
 @dataclass(frozen=True)
-class Rollout(Episodes):
-    """Episodes with all that the update needs.
+class Judged(Episodes):
+    """Episodes with what the four models say of them.
 
     Attributes:
-        scores: from the reward model, the missing-end penalty included, [batch].
+        scores: weighted sum of the rewards, what a missing end costs included, [batch].
+        components: the single rewards before weights and penalty, [batch, rewards].
         logprobs: of the completions under the policy that sampled them, [batch, time].
         ref_logprobs: under the reference, [batch, time].
         values: before each completion token, [batch, time].
-        rewards: KL-shaped, [batch, time].
-        advantages: [batch, time].
-        returns: [batch, time].
     """
 
     scores: Tensor
+    components: Tensor
     logprobs: Tensor
     ref_logprobs: Tensor
     values: Tensor
+
+
+@dataclass(frozen=True)
+class Rollout(Judged):
+    """Episodes with all that the update needs.
+
+    Attributes:
+        scaled_scores: the scores as they are rewarded: scaled and clipped, [batch].
+        rewards: KL-shaped, [batch, time].
+        advantages: [batch, time].
+        returns: [batch, time].
+        importance: weights that make up for another engine's sampling, [batch, time]; None where
+            the policy itself sampled.
+    """
+
+    scaled_scores: Tensor
     rewards: Tensor
     advantages: Tensor
     returns: Tensor
+    importance: Tensor | None = field(default=None, kw_only=True)
 
 
 def lay_out(

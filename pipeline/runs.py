@@ -148,7 +148,7 @@ class MetricsLog:
         if step == 0:
             self._path.unlink()
             return
-        kept = [line for line in self._complete_lines() if json.loads(line)["step"] <= step]
+        kept = [line for number, line in self._complete_lines() if self._step(number, line) <= step]
         write_text(self._path, "".join(kept))
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
@@ -157,9 +157,18 @@ class MetricsLog:
             with self._path.open("a", encoding="utf-8") as out:
                 out.write(json.dumps({"step": step, **values}) + "\n")
 
-    def _complete_lines(self) -> list[str]:
-        with self._path.open(encoding="utf-8") as lines:
-            return [line for line in lines if line.endswith("\n")]
+    def _complete_lines(self) -> list[tuple[int, str]]:
+        with self._path.open(encoding="utf-8", errors="replace") as lines:
+            return [(n, line) for n, line in enumerate(lines, start=1) if line.endswith("\n")]
+
+    def _step(self, number: int, line: str) -> int:
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunError(
+                f"{self._path}:{number}: must hold a JSON object with its 'step', "
+                f"got {line!r:.40}. Remove the line, or run the stage with --force."
+            ) from error
 
 
 @dataclass
@@ -281,9 +290,9 @@ def open_stage(
     """
     crew = crew or Alone()
     folder = config.run_dir / name
-
+    # Before the folder is made: a stage that comes before its parents leaves nothing behind.
+    wanted = crew.on_main(lambda: _describe(config, name, parents, sources or {}, crew))
     with _locked(folder, crew):
-        wanted = crew.on_main(lambda: _describe(config, name, parents, sources or {}, crew))
         decision = crew.on_main(lambda: _decide(config, wanted, force=force, grows=grows))
         run = StageRun(name, folder, crew, *decision)
         if run.skip:
@@ -384,7 +393,12 @@ def changes(config: RunConfig, found: Manifest, wanted: Manifest, *, grows: bool
 
 def _config_change(config: RunConfig, name: str) -> str:
     path = config.run_dir / name / "config.yaml"
-    old = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        old = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        old = None
+    if not isinstance(old, Mapping):
+        return "its configuration"
     before, after = _flatten(old), _flatten(config.to_plain(name))
     own = [key for key in before if key in after or key.startswith(f"{name}.")]
     keys = [key for key in {**after, **dict.fromkeys(own)} if before.get(key) != after.get(key)]

@@ -215,7 +215,7 @@ def sample_completions(
         DataError: if a prompt leaves no room for max_new_tokens in the model's context.
     """
     room = model.config.max_position_embeddings - decoding.max_new_tokens
-    encoded = [formatter.check_length(prompt, room, "prompts") for prompt in prompts]
+    encoded = formatter.check_lengths(prompts, room, "prompts")
     indices = [sample_index] * len(prompts) if isinstance(sample_index, int) else list(sample_index)
     keys = [
         f"{seed}:{step}:{prompt.id}:{index}" for prompt, index in zip(prompts, indices, strict=True)

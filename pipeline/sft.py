@@ -48,6 +48,7 @@ from pipeline.formatting import Formatter
 from pipeline.pretraining import draw_corpus
 from pipeline.records import Demonstration
 from pipeline.runs import StageRun
+from pipeline.showing import Shown, ShowSamples, fixed_prompts
 
 Row = Mapping[str, list[int]]
 """``input_ids``, ``labels``, and ``seq_lengths``: the tokens of each example in the row."""
@@ -65,12 +66,14 @@ class SftData(NamedTuple):
         validation: held-out demonstrations; None where there are none.
         examples: demonstrations in ``train``.
         pretrain_rows: rows of pretraining text in ``train``.
+        shown: prompts whose completions are shown as training goes on.
     """
 
     train: Dataset
     validation: Dataset | None
     examples: int
     pretrain_rows: int
+    shown: list[Shown]
 
 
 class SftTrainer(RunFolderTrainer, SFTTrainer):
@@ -135,7 +138,10 @@ def read_sft_data(
             seed=seed,
         )
         train = concatenate_datasets([train, _text_rows(corpus.rows).cast(train.features)])
-    return SftData(train, validation, len(shown), mixed)
+    prompts = fixed_prompts(
+        held_out or shown, formatter, section.sample_prompts, section.max_length
+    )
+    return SftData(train, validation, len(shown), mixed, prompts)
 
 
 def encode_demonstrations(
@@ -248,6 +254,7 @@ def fine_tune(
             processing_class=formatter.tokenizer,
             peft_config=_adapters(section.lora) if section.lora else None,
             epoch_rows=rows,
+            callbacks=[ShowSamples(run, formatter, data.shown)],
         )
     trainer.fit()
     selected = trainer.restore_best()

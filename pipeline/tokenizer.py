@@ -120,3 +120,18 @@ def load_tokenizer(path: Path | str, *, gguf_file: str | None = None) -> PreTrai
             f"No tokenizer could be loaded from {path} ({reason}). "
             "Give a folder with tokenizer.json, or a model's name and a connection."
         ) from error
+
+
+def find_difference(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> str | None:
+    """Say why ids of ours cannot be read by a model of theirs, or return None where they can.
+
+    They can if each of our tokens is theirs under the same id; theirs may have more. Equal sizes
+    mean nothing: two vocabularies of 32,000 tokens may not share one id.
+    """
+    known = theirs.get_vocab()
+    # The lowest id that differs, so that the same line is said every time.
+    for token, number in sorted(ours.get_vocab().items(), key=lambda item: item[1]):
+        if known.get(token) != number:
+            there = "missing there" if token not in known else f"{known[token]} there"
+            return f"token {token!r} is {number} here and {there}"
+    return None

@@ -28,7 +28,12 @@ NO_TELEMETRY = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "GRADIO_ANALYTICS_ENABLED": "False",
 }
-LESS_TALK = {"TRANSFORMERS_VERBOSITY": "warning", "LMEVAL_LOG_LEVEL": "WARNING"}
+LESS_TALK = {
+    "TRANSFORMERS_VERBOSITY": "warning",
+    "LMEVAL_LOG_LEVEL": "WARNING",
+    # It tells of every retry; the error at the end says that there is no connection.
+    "HF_HUB_VERBOSITY": "error",
+}
 NO_BARS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -170,15 +175,14 @@ def prepare_process() -> None:
     hub = sys.modules.get("huggingface_hub.constants")
     if hub is not None and "HF_HUB_DISABLE_TELEMETRY" in unset:
         hub.HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]
+    if os.environ["HF_HUB_VERBOSITY"] == "error":
+        _tell("huggingface_hub.utils.logging", "set_verbosity_error")
     if quiet:
-        _hide_bars()
+        _tell("transformers.utils.logging", "disable_progress_bar")
+        _tell("datasets.utils.tqdm", "disable_progress_bars")
 
 
-def _hide_bars() -> None:
-    for module, switch in (
-        ("transformers.utils.logging", "disable_progress_bar"),
-        ("datasets.utils.tqdm", "disable_progress_bars"),
-    ):
-        loaded = sys.modules.get(module)
-        if loaded is not None:
-            getattr(loaded, switch)()
+def _tell(module: str, switch: str) -> None:
+    loaded = sys.modules.get(module)
+    if loaded is not None:
+        getattr(loaded, switch)()

@@ -78,7 +78,8 @@ def _write_value(value: object) -> str:
     if isinstance(value, float):
         return repr(value).replace("e-0", "e-").removesuffix(".0")
     if isinstance(value, str):
-        return value
+        # Bare, a colon at the end makes a YAML key of it.
+        return f'"{value}"' if value.endswith(":") else value
     if isinstance(value, list):
         return f"[{', '.join(_write_value(item) for item in value)}]"
     if dataclasses.is_dataclass(value):

@@ -50,10 +50,7 @@ def _gather(config: RunConfig, section: LabelSection) -> dict[str, Any]:
             store.create_ranking_tasks(section.validation_overlap, "validation")
         counts = store.counts()
         if counts["judgments_human"] + counts["judgments_simulated"] == 0:
-            raise RunError(
-                f"The label store has {counts['tasks']} tasks and no judgment yet. "
-                "Let people label them, list label.imports, or set label.simulated."
-            )
+            raise RunError(_ask_for_judgments(counts["tasks"]))
         snapshot = store.snapshot_hash()
         return {
             **counts,
@@ -61,6 +58,18 @@ def _gather(config: RunConfig, section: LabelSection) -> dict[str, Any]:
             "snapshot": snapshot,
             **_measure(store, section, config.seed),
         }
+
+
+def _ask_for_judgments(tasks: int) -> str:
+    if tasks:
+        return (
+            f"The label store has {tasks} tasks and no judgment yet. "
+            "Let people label them, list label.imports, or set label.simulated."
+        )
+    return (
+        "The label store has nothing to judge and no judgment. Set sample.prompts and run "
+        "'steerline sample CONFIG --force', or list label.imports."
+    )
 
 
 def _measure(store: LabelStore, section: LabelSection, seed: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pipeline.distributed import DTYPES, Workers
 from pipeline.errors import ConfigError, DataError
 from pipeline.formatting import Formatter
 from pipeline.labeling import open_store
-from pipeline.models import new_reward_model, save_model, set_attention
+from pipeline.models import check_adapters, new_reward_model, save_model, set_attention
 from pipeline.ranking_accuracy import (
     describe_scores,
     measure_accuracy,
@@ -63,6 +63,9 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
         stage.note_sources(fingerprint_sources(read))
         formatter = Formatter(load_tokenizer(model_of(config, section.init)))
         trainer, figures = _train(config, section, stage, training, formatter)
+        if section.lora is not None:
+            # Alone, for a PPO that keeps its models on one backbone.
+            stage.save_model(trainer.save_adapter, "adapter")
         model = trainer.merged_model()
         offset, count = measure_offset(
             model,
@@ -103,7 +106,7 @@ def _hash_inputs(config: RunConfig, name: str, sources: Sequence[Source]) -> dic
     if stored:
         # Without this a missing label stage would show as an empty store.
         hash_parent(config, name, "label")
-        with open_store(config) as store:
+        with open_store(config, create=False) as store:
             hashes |= dict.fromkeys(stored, store.snapshot_hash())
     return hashes
 
@@ -118,7 +121,7 @@ def _read(
     rankings: list[Ranking] = []
     for source in sources:
         if source.path.startswith(STORE):
-            with open_store(config) as store:
+            with open_store(config, create=False) as store:
                 found = store.rankings(split=source.split, group=group)
             rankings += draw_subset(found, source, config.seed)
         else:
@@ -154,6 +157,7 @@ def _train(
         )
     set_attention(model, section.attention, stage.name)
     if section.lora is not None:
+        check_adapters(model, section.lora, stage.name)
         model = add_adapters(model, section.lora, config.seed)
     trainer = RewardTrainer(stage, model, elements, formatter.pad_id, section, config.seed)
     trainer.fit()

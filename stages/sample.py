@@ -10,6 +10,7 @@ from pipeline.config.run import RunConfig
 from pipeline.config.sampling import SampleSection
 from pipeline.data import hash_sources, read_prompts
 from pipeline.distributed import Workers
+from pipeline.errors import ConfigError
 from pipeline.formatting import Formatter
 from pipeline.labeling import open_store, split_of
 from pipeline.models import load_policy
@@ -21,6 +22,8 @@ from stages.entry import run_stage_module
 def run(config: RunConfig, name: str, *, force: bool = False) -> None:
     """Sample K completions for each prompt from the named stages, into the label store."""
     section = config.section(name, SampleSection)
+    if not section.prompts:
+        raise ConfigError(f"{name}.prompts must list at least one source, got none. Add one.")
     workers = Workers()
     with open_stage(
         config,

@@ -14,7 +14,7 @@ from pipeline.config.sft import SftSection
 from pipeline.data.hashes import fingerprint_sources, hash_sources
 from pipeline.distributed import DTYPES, Workers
 from pipeline.formatting import Formatter
-from pipeline.models import load_policy, save_model, set_attention
+from pipeline.models import check_adapters, load_policy, save_model, set_attention
 from pipeline.pretraining import check_context
 from pipeline.records import Demonstration
 from pipeline.runs import StageRun, model_of, open_stage
@@ -46,6 +46,8 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
         policy = load_policy(start, DTYPES[section.precision])
         check_context(policy, section.max_length, f"{name}.max_length")
         set_attention(policy, section.attention, name)
+        if section.lora is not None:
+            check_adapters(policy, section.lora, name)
         formatter = Formatter(load_tokenizer(start))
         made, counts = _bootstrap(stage, section, policy, formatter, start, config.seed)
         data = read_sft_data(

@@ -92,3 +92,44 @@ def reward_folder(policy_folder, tiny_formatter, tiny_tokenizer, tmp_path_factor
     folder = tmp_path_factory.mktemp("reward") / "model"
     save_model(folder, model, tiny_tokenizer, "# A reward model for tests\n")
     return folder
+
+
+CHATML = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['role'] }}\n"
+    "{{ message['content'] }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def foreign_folder(tmp_path_factory) -> Path:
+    """Return a folder with a third party's reward model: another vocabulary, another template."""
+    import torch
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    from pipeline.models import save_model
+    from pipeline.tokenizer import train_tokenizer
+
+    tokenizer = train_tokenizer([text.upper() + text[::-1] for text in TEXT] * 20, 380)
+    tokenizer.chat_template = CHATML
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=512,
+        num_labels=1,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    torch.manual_seed(11)
+    model = LlamaForSequenceClassification(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.mul_(8)
+    folder = tmp_path_factory.mktemp("foreign") / "judge"
+    save_model(folder, model, tokenizer, "# A third party's reward model for tests\n")
+    return folder

@@ -15,22 +15,31 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = [name for name in ("pipeline", "stages", "labeling_ui") if (ROOT / name).is_dir()]
 
 LAYERS = (
-    {"errors", "artifacts", "config", "records", "runs", "store"},
+    {"errors", "artifacts", "config", "records", "runs", "store", "doctor"},
     {"masked", "advantages", "losses", "ranking_loss", "ranking_accuracy"}
-    | {"agreement", "calibration", "baselines", "bootstrap", "statistics", "distributed"},
-    {"tokenizer", "formatting", "models", "data", "ranking_data", "world", "cursors", "cards"},
+    | {"agreement", "calibration", "baselines", "bootstrap", "statistics", "distributed"}
+    | {"kl_control", "score_scaling"},
+    {"tokenizer", "formatting", "models", "data", "ranking_data", "world", "cursors", "cards"}
+    | {"hydra", "hydra_models"},
     {
         "decoding",
         "sampling",
         "rollout",
+        "rollout_figures",
+        "episodes",
+        "forward",
         "judges",
+        "reward_functions",
+        "rewards",
         "labeling",
         "collecting",
         "self_instruct",
+        "showing",
         "task_screen",
         "task_text",
     },
-    {"optimizing", "checkpointing", "pretraining", "sft", "reward", "ppo"},
+    {"optimizing", "checkpointing", "pretraining", "sft", "reward", "reward_sources"}
+    | {"actor_critic", "ppo", "ptx", "held_out", "ppo_loop"},
     {"evaluation", "report"},
 )
 """What is inside ``pipeline``, lowest first: a part imports from its own layer and those below."""
@@ -40,6 +49,7 @@ ROOTS = {"stages.cli", "stages.entry", "stages.status", "stages.labels", "stages
 WITHOUT_TORCH = (
     *("pipeline.errors", "pipeline.config", "pipeline.records", "pipeline.artifacts"),
     *("pipeline.runs", "pipeline.store", "pipeline.agreement", "pipeline.world"),
+    *("pipeline.doctor", "pipeline.kl_control"),
     *sorted(ROOTS),
 )
 

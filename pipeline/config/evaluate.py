@@ -36,8 +36,10 @@ class EvaluateSection(Section):
     def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
         yield from self.below(1, "batch_size", "perplexity_documents")
-        if any(shots < 0 for shots in self.shots):
-            yield Problem("shots", "be 0 or more each", "Use [0, 1, 5].")
+        if not self.shots or any(shots < 0 for shots in self.shots):
+            yield Problem("shots", "be one number or more, 0 or more each", "Use [0, 1, 5].")
+        if len(set(self.shots)) < len(self.shots):
+            yield Problem("shots", "name each number once", "Remove the repetition.")
         if self.limit is not None and self.limit < 1:
             yield Problem("limit", "be 1 or more, or null", "Leave it out for all documents.")
         if self.calibration_bins < 2:
@@ -54,3 +56,7 @@ class ReportSection(Section):
     """Sentences that the page states up front, e.g. where the base comes from."""
     samples: int = 12
     """Prompts shown with each stage's answer side by side."""
+
+    def problems(self) -> Iterator[Problem]:
+        """Yield broken rules."""
+        yield from self.below(0, "samples")

@@ -83,6 +83,8 @@ class PretrainSection(TrainingSection):
     """Optimizer steps of linear warm-up (LLaMA)."""
     weight_decay: float = 0.1
     """Decoupled weight decay, on matrices only (LLaMA)."""
+    sample_prompts: int = 8
+    """Starts of texts that samples.jsonl shows greedy completions of as training goes on."""
 
     def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
@@ -96,5 +98,6 @@ class PretrainSection(TrainingSection):
                 "vocab_size", "be 300 or more", "256 bytes and the special tokens take that room."
             )
         yield from self.below(1, "tokenizer_documents")
+        yield from self.below(0, "sample_prompts")
         if self.context < 8:
             yield Problem("context", "be 8 or more", "2048 is LLaMA's.")

@@ -60,8 +60,9 @@ class TopLevel(Section):
 
     def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
-        yield from self.below(0, "seed")
-        if not self.run_dir.strip():
+        if not 0 <= self.seed < 2**32:
+            yield Problem("seed", "lie in [0, 2^32)", "NumPy takes no other.")
+        if not self.run_dir.strip() or "\0" in self.run_dir:
             yield Problem("run_dir", "name a folder", "Use runs/NAME.")
 
 
@@ -83,7 +84,7 @@ class RunConfig:
     @property
     def run_dir(self) -> Path:
         """Return the folder that holds the stages' folders."""
-        return Path(self.top.run_dir)
+        return Path(self.top.run_dir).expanduser()
 
     @property
     def seed(self) -> int:
@@ -142,7 +143,7 @@ class RunConfig:
 def references(section: Section) -> list[str]:
     """Return the stages whose models a section starts from."""
     if isinstance(section, PpoSection):
-        return [section.init, section.reward]
+        return [section.init, *section.reward_stages]
     if isinstance(section, SftSection | RewardSection):
         return [section.init]
     return list(section.stages) if isinstance(section, SampleSection) else []
@@ -244,7 +245,9 @@ def _check_references(config: RunConfig) -> None:
             _check_reference(config, f"{name}.init", section.init, ("pretrain", "sft"))
             _check_start(config, name)
         if isinstance(section, PpoSection):
-            _check_reference(config, f"{name}.reward", section.reward, ("reward",))
+            for path, source in section.reward_paths(name):
+                if source.stage is not None:
+                    _check_reference(config, path, source.stage, ("reward",))
         if isinstance(section, SampleSection):
             for stage in section.stages:
                 _check_reference(config, f"{name}.stages", stage, ("pretrain", "sft", "ppo"))

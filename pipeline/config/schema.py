@@ -12,8 +12,8 @@ import ast
 import dataclasses
 import functools
 import inspect
-import math
 import re
+import sys
 import textwrap
 import types
 import typing
@@ -30,7 +30,10 @@ UNIONS = (Union, types.UnionType)
 
 
 class Problem(NamedTuple):
-    """One broken rule of a section: which field, what it must do, and what to do about it."""
+    """One broken rule of a section: which field, what it must do, and what to do about it.
+
+    A field of a nested section is written ``model.num_heads``, of a list's ``rewards[0].weight``.
+    """
 
     field: str
     rule: str
@@ -39,6 +42,11 @@ class Problem(NamedTuple):
 
 class Section:
     """Be the base of every configuration section."""
+
+    @classmethod
+    def fill(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the values that were given, with those that they imply for fields left out."""
+        return values
 
     def problems(self) -> Iterator[Problem]:
         """Yield the rules that the values break; a section without rules yields none."""
@@ -102,6 +110,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: if there is no such file, it is not YAML, or it holds no mapping.
     """
+    if path.is_dir():
+        raise ConfigError(f"{path} must be a YAML file, got a folder. Name the file in it.")
     if not path.is_file():
         raise ConfigError(f"No configuration {path}. Give the path of a YAML file.")
     try:
@@ -112,7 +122,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from error
     tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold a mapping of sections, got {type(tree).__name__}.")
+        got = "nothing" if tree is None else describe_type(type(tree))
+        raise ConfigError(
+            f"{path} must hold a mapping of sections, got {got}. Write 'run_dir:' and the stages."
+        )
     return tree
 
 
@@ -227,6 +240,8 @@ def build(section: type[SectionT], values: object, path: str) -> SectionT:
     values = {} if values is None else values
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path} must be a mapping, got {values!r}. Write its keys below it.")
+    if issubclass(section, Section):
+        values = section.fill(values)
     hints: dict[str, Any] = field_types(section)  # type: ignore[arg-type]
     for key in values:
         if key not in hints:
@@ -251,10 +266,14 @@ def build(section: type[SectionT], values: object, path: str) -> SectionT:
 def check(section: Section, path: str) -> None:
     """Raise the section's first broken rule as a ``ConfigError`` at ``path``."""
     for problem in section.problems():
-        value = functools.reduce(getattr, problem.field.split("."), section)
+        value = functools.reduce(_look_up, re.findall(r"\w+", problem.field), section)
         raise ConfigError(
             f"{_join(path, problem.field)} must {problem.rule}, got {value!r}. {problem.advice}"
         )
+
+
+def _look_up(holder: Any, key: str) -> Any:
+    return holder[int(key)] if isinstance(holder, list) else getattr(holder, key)
 
 
 def _join(path: str, name: str) -> str:
@@ -303,10 +322,11 @@ def _coerce_union(hint: Any, value: object, path: str) -> Any:
 
 def _coerce_scalar(hint: Any, value: object, path: str) -> Any:
     if hint is float and type(value) in (int, float):
-        number = float(typing.cast(float, value))
-        # Every comparison with nan is False: it would pass all the rules of a section.
-        if not math.isnan(number):
-            return number
+        # Every comparison with nan is False: it would pass all the rules of a section. An infinity
+        # passes many, and turns a loss into nan; to switch a limit off there are large numbers.
+        number = typing.cast(float, value)
+        if abs(number) <= sys.float_info.max:
+            return float(number)
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if hint in (bool, str, int) and type(value) is hint:

@@ -73,6 +73,8 @@ class SftSection(TrainingSection):
     """Metric on ``validation`` that picks the checkpoint; ``last`` keeps the final weights."""
     evaluate_every: int | None = None
     """Optimizer steps between validations; null is once an epoch."""
+    sample_prompts: int = 8
+    """Held-out prompts that samples.jsonl shows greedy completions of as training goes on."""
     lora: LoraSection | None = None
     """Train adapters and merge them at the end; null trains all weights."""
     bootstrap: BootstrapSection | None = None
@@ -82,8 +84,11 @@ class SftSection(TrainingSection):
         """Yield broken rules."""
         yield from super().problems()
         yield from self.below(1, "max_length")
+        yield from self.below(0, "sample_prompts")
         if self.epochs <= 0:
             yield Problem("epochs", "be positive", "InstructGPT uses 16, and 2 for PPO's start.")
+        if self.evaluate_every is not None:
+            yield from self.below(1, "evaluate_every")
         if not 0 <= self.pretrain_mix < 1:
             yield Problem("pretrain_mix", "lie in [0, 1)", "InstructGPT uses 0.1.")
         if self.select_by != "last" and self.data and not self.validation:

@@ -27,7 +27,6 @@ class Source(Section):
     """Configuration name of a Hugging Face data set."""
     format: Literal["auto", "text", "alpaca", "qa", "oasst", "pandalm"] = "auto"
     """How to read a row; ``auto`` goes by its keys."""
-
     empty: Literal["refuse", "drop"] = "refuse"
     """Refuse a row with an empty text, or drop it with a warning; published sets are dropped."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 
@@ -21,6 +22,8 @@ from pipeline.data.layouts import Kind, Layout, count_dropped, without_duplicate
 from pipeline.data.rows import Row, draw_subset
 from pipeline.data.tiny import draw_demonstrations, draw_prompts, is_tiny
 from pipeline.records import Demonstration, Prompt
+
+logger = logging.getLogger(__name__)
 
 
 def read_demonstrations(
@@ -65,7 +68,8 @@ def read_prompts(
     """Read prompts, each content once, source after source.
 
     Rows are those of ``read_demonstrations`` and of ``read_rankings``; answers in them are not
-    read. Duplicates go before ``limit`` draws, and those of an earlier source after it.
+    read. Duplicates go before ``limit`` draws, and those of an earlier source after it; a warning
+    counts them.
 
     Args, Raises: as ``read_demonstrations``.
     """
@@ -76,12 +80,16 @@ def read_prompts(
             records = draw_prompts(source, seed)
         else:
             records = PROMPTS.read(source, drop_empty=drop_empty, dropped=dropped)
-        distinct = list(without_duplicates(records, _id, set()))
-        drawn = draw_subset(distinct, source, seed)
-        new = list(without_duplicates(drawn, _id, seen))
-        again = len(records) - len(distinct) + len(drawn) - len(new)
-        count_dropped(source, "duplicate prompts", again, dropped)
-        found += new
+        again: list[Prompt] = []
+        distinct = list(without_duplicates(records, _id, set(), again))
+        found += without_duplicates(draw_subset(distinct, source, seed), _id, seen, again)
+        count_dropped(source, "duplicate prompts", len(again), dropped)
+        if again:
+            start = again[0].messages[-1]["content"][:40]
+            logger.warning(
+                "%s: left out duplicate prompts: %d, the first %s (%r...)",
+                *(source.path, len(again), again[0].id, start),
+            )
     return found
 
 

@@ -108,10 +108,15 @@ def count_dropped(source: Source, reason: str, count: int, dropped: Counter[str]
 
 
 def without_duplicates(
-    records: Sequence[RecordT], name: Callable[[RecordT], str], seen: set[str]
+    records: Sequence[RecordT],
+    name: Callable[[RecordT], str],
+    seen: set[str],
+    again: list[RecordT],
 ) -> Iterator[RecordT]:
-    """Yield the first record of each name that is not in ``seen``, and add it there."""
+    """Yield the first record of each name that is not in ``seen``; fill ``again`` with the rest."""
     for record in records:
-        if name(record) not in seen:
+        if name(record) in seen:
+            again.append(record)
+        else:
             seen.add(name(record))
             yield record

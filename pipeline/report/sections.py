@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.artifacts import hash_file
+from pipeline.config.rewards import metric_keys
 from pipeline.report.charts import (
     SERIES,
     Chart,
@@ -18,12 +19,14 @@ from pipeline.report.charts import (
 from pipeline.report.gather import EVALUATE, Cell, RunRecord, StageRecord, number
 from pipeline.report.outcomes import Following
 from pipeline.report.tax import MEAN, TaxCell
+from pipeline.report.words import visible
 from pipeline.runs import is_at_work
 
 FIGURES_SHOWN = 4
 TRAINED = ("pretrain", "sft", "reward", "ppo")
+SCORES = "objective/scores"
 PPO_CURVES = {
-    "objective/scores": "Score from the reward model",
+    SCORES: "Score, all rewards together",
     "objective/kl": "KL to the reference policy, nats",
     "objective/rlhf_reward": "Score minus β · KL",
     "objective/entropy": "Entropy of the rollouts, nats",
@@ -133,17 +136,40 @@ def gain_charts(
 def ppo_charts(run: RunRecord) -> list[Chart]:
     """Draw PPO's curves, one chart a metric with a line for each ``ppo`` stage."""
     palette, stages = colours(run), run.of_kind("ppo")
-    charts = []
+    components = reward_names(stages)
+    charts: list[Chart] = []
     for key, title in PPO_CURVES.items():
-        series = [
-            Series(stage.name, palette[stage.name], stage.curves[key])
-            for stage in stages
-            if key in stage.curves
-        ]
-        if series:
-            name = "ppo-" + key.replace("/", "-").replace("_", "-")
-            charts.append(draw_curves(name, title, series, key))
+        name = "ppo-" + key.replace("/", "-").replace("_", "-")
+        charts += _ppo_chart(stages, palette, key, name, title)
+        # A reward that stands alone is the score, but for the missing-end penalty.
+        if key == SCORES and len(components) > 1:
+            for i, reward in enumerate(components):
+                own, title = metric_keys(reward)[0], f"Reward {visible(reward)}, before its weight"
+                charts += _ppo_chart(stages, palette, own, f"ppo-reward-{i}", title)
     return charts
+
+
+def reward_names(stages: Sequence[StageRecord]) -> list[str]:
+    """Return the rewards that any of the stages logged, in the order of their logs."""
+    found = {
+        key.removeprefix("reward/"): None
+        for stage in stages
+        for key in stage.curves
+        if key.startswith("reward/") and metric_keys(key.removeprefix("reward/"))[1] in stage.curves
+    }
+    return list(found)
+
+
+def _ppo_chart(
+    stages: Sequence[StageRecord], palette: Mapping[str, int], key: str, name: str, title: str
+) -> Iterator[Chart]:
+    series = [
+        Series(stage.name, palette[stage.name], stage.curves[key])
+        for stage in stages
+        if key in stage.curves
+    ]
+    if series:
+        yield draw_curves(name, title, series, key)
 
 
 def loss_charts(run: RunRecord) -> list[Chart]:

@@ -17,9 +17,19 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "
 
 @dataclass(frozen=True)
 class Line:
-    """Start the command line on the micro configuration, and read what it leaves in a folder."""
+    """Start the command line on the micro configuration, and read what it leaves in a folder.
+
+    Attributes:
+        run_dir: the run's folder.
+        modules: a folder that commands may import from, or None.
+    """
 
     run_dir: Path
+    modules: Path | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**ENVIRONMENT, **({"PYTHONPATH": str(self.modules)} if self.modules else {})}
 
     def command(self, *arguments: object) -> list[str]:
         words = [*arguments[:1], MICRO, f"run_dir={self.run_dir}", *arguments[1:]]
@@ -29,7 +39,7 @@ class Line:
         return subprocess.Popen(
             self.command(*arguments),
             cwd=ROOT,
-            env=ENVIRONMENT,
+            env=self.environment,
             text=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -38,10 +48,12 @@ class Line:
     def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
         return self._run(self.command(*arguments))
 
-    def launch(self, stage: str, *, processes: int) -> subprocess.CompletedProcess[str]:
+    def launch(
+        self, stage: str, *overrides: str, processes: int
+    ) -> subprocess.CompletedProcess[str]:
         """Run a stage under ``accelerate launch`` on the CPU."""
         module, _, variant = stage.partition("@")
-        script = [f"stages.{module}", str(MICRO), f"run_dir={self.run_dir}"]
+        script = [f"stages.{module}", str(MICRO), f"run_dir={self.run_dir}", *overrides]
         script += ["--variant", stage] if variant else []
         return self._run(
             [
@@ -54,7 +66,7 @@ class Line:
 
     def _run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            words, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False
+            words, cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False
         )
 
     def manifest(self, stage: str) -> dict[str, Any]:

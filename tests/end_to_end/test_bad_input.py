@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.records import Prompt
 from stages.cli import main
 
 MICRO = Path(__file__).with_name("micro.yaml")
@@ -91,9 +94,48 @@ def test_an_empty_completion_names_file_and_line(refuse, tmp_path):
 
 
 def test_a_prompt_longer_than_the_context(refuse, tmp_path):
-    path = write_rows(tmp_path / "long.jsonl", {"prompt": "Mia lives in Rome. " * 60})
+    long = [{"prompt": "Mia lives in Rome. " * times} for times in (60, 90)]
+    path = write_rows(tmp_path / "long.jsonl", GOOD, *long)
     line = refuse("ppo", f"ppo.prompts=[{path}]")
-    assert "a prompt must have at most 116 tokens" in line
+    assert "ppo.prompts: a prompt must have at most 116 tokens" in line
+    assert "the longest of 2 among 3" in line
+    assert Prompt.from_text(long[1]["prompt"]).id in line
+
+
+def test_prompts_that_repeat_are_left_out_and_counted(run_dir, make_line, tmp_path):
+    rows = [{"prompt": f"Where does {name} live?"} for name in ("Mia", "Tom", "Mia", "Ann", "Mia")]
+    path = write_rows(tmp_path / "again.jsonl", *rows)
+    done = make_line(run_dir).run("ppo", f"ppo.prompts=[{path}]", "--force")
+    assert done.returncode == 0, done.stderr
+    first = Prompt.from_text("Where does Mia live?")
+    said = (
+        f"{path}: left out duplicate prompts: 2, the first {first.id} ('Where does Mia live?'...)"
+    )
+    assert said in done.stderr.splitlines()
+    shown = (run_dir / "ppo/samples.jsonl").read_text().splitlines()
+    asked = [json.loads(line)["prompt"] for line in shown]
+    assert len({json.dumps(prompt) for prompt in asked}) == 3
+
+
+def test_completions_longer_than_the_context(refuse):
+    line = refuse("evaluate", "evaluate.decoding.max_new_tokens=128")
+    assert "max_new_tokens must leave room for a prompt in the model's context" in line
+
+
+def test_no_prompts_to_sample(refuse):
+    assert "sample.prompts must list at least one source" in refuse("sample", "sample.prompts=[]")
+
+
+def test_a_label_store_without_completions(refuse, tmp_path):
+    line = refuse("label", f"label.store={tmp_path / 'other.db'}")
+    assert "The label store has nothing to judge and no judgment." in line
+    assert "Run 'steerline sample' first" in refuse("reward", f"label.store={tmp_path / 'none.db'}")
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_reward_model_as_base(refuse, run_dir, tmp_path):
+    loads = ("pretrain.tokens=0", f"base={run_dir / 'reward/model'}")
+    assert "got a reward or value model" in refuse("pretrain", *loads, folder=tmp_path / "new")
 
 
 @pytest.mark.parametrize("stage", ["sft", "reward", "ppo", "evaluate"])
@@ -161,6 +203,71 @@ def test_a_gguf_of_another_architecture(refuse, tmp_path):
 
 def test_a_minibatch_that_does_not_divide(refuse):
     assert "Use 2 or 4" in refuse("ppo", "ppo.minibatch_size=3")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("{stage: rewrd}", "ppo.rewards[0].stage must name a reward stage"),
+        ("{model: runs/nowhere/model}", "No model in runs/nowhere/model"),
+        ("{model: FOREIGN}", "must have the policy's vocabulary and chat template, got FOREIGN"),
+        ("{model: POLICY}", "POLICY must hold a reward model"),
+        ("{function: nowhere_at_all:f}", "ModuleNotFoundError"),
+        ("{function: statistics:meen}", "Did you mean 'mean'?"),
+        ("{function: 'statistics:mean'}", "must give one finite number a completion, got TypeErro"),
+    ],
+)
+def test_a_reward_that_cannot_be_used(refuse, run_dir, foreign_folder, source, said):
+    places = {"FOREIGN": str(foreign_folder), "POLICY": str(run_dir / "sft/model")}
+    for name, path in places.items():
+        source, said = source.replace(name, path), said.replace(name, path)
+    assert said in refuse("ppo", f"ppo.rewards=[{source}]")
+
+
+BAD_REWARDS = """
+import torch
+
+
+def give_a_column(prompts, completions):
+    return torch.zeros(len(completions), 1)
+
+
+def give_too_few(prompts, completions):
+    return [0.0] * (len(completions) - 1)
+
+
+def give_nan(prompts, completions):
+    return [0.0] * (len(completions) - 1) + [float("nan")]
+
+
+def fail(prompts, completions):
+    raise LookupError("no such\\nlexicon")
+"""
+
+
+@pytest.fixture
+def bad_rewards(tmp_path, monkeypatch):
+    (tmp_path / "bad_rewards.py").write_text(BAD_REWARDS)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("bad_rewards", None)
+
+
+@pytest.mark.usefixtures("bad_rewards")
+@pytest.mark.parametrize(
+    ("function", "got"),
+    [
+        ("give_a_column", r"\[0\.0\]"),
+        ("give_too_few", "7 numbers for 8 completions"),
+        ("give_nan", "nan"),
+        ("fail", r"LookupError \(no such lexicon\)"),
+    ],
+)
+def test_a_reward_function_without_a_finite_score_names_the_sample(refuse, function, got):
+    line = refuse("ppo", f"ppo.rewards=[{{function: bad_rewards:{function}}}]")
+    said = r"ppo\.rewards\[0\]\.function must give one finite number a completion, got "
+    assert re.search(rf"{said}{got} at prompt [0-9a-f]{{16}}, completion '.*'\. ", line)
+    assert "the last checkpoint is kept" in line
 
 
 def test_an_unknown_task_names_the_nearest(refuse):

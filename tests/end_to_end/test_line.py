@@ -10,12 +10,12 @@ import time
 
 import pytest
 
-TRAINED = ("pretrain", "sft", "sft@ppo_init", "reward", "ppo", "ppo@no_ptx")
-STAGES = (
-    *("pretrain", "sft", "sft@ppo_init", "sample", "label", "reward", "ppo", "ppo@no_ptx"),
-    *("evaluate", "report"),
-)
-POLICIES = ("pretrain", "sft", "sft@ppo_init", "ppo", "ppo@no_ptx")
+REWARDS = ("reward", "reward@adapters")
+HYDRAS = ("ppo@hydra", "ppo@trunk")
+PPO = ("ppo", "ppo@no_ptx", *HYDRAS)
+POLICIES = ("pretrain", "sft", "sft@ppo_init", *PPO)
+TRAINED = (*POLICIES, *REWARDS)
+STAGES = (*POLICIES[:3], "sample", "label", *REWARDS, *PPO, "evaluate", "report")
 
 
 def same(left: object, right: object, *, tolerance: float = 0.0) -> bool:
@@ -54,6 +54,20 @@ def test_results_have_the_promised_shape(finished):
         assert task["1"]["n"] == 4
 
 
+def test_ppo_is_evaluated_on_prompts_that_it_is_not_trained_on(finished):
+    rows = finished.metrics("ppo@no_ptx")
+    scores = [row["eval/scores"] for row in rows]
+    assert len(scores) == 3
+    assert rows[-1]["eval/best_iteration"] == 1 + scores.index(max(scores))
+    assert {row["eval/prompts"] for row in rows} == {4}
+    coefs = [row["objective/kl_coef"] for row in rows]
+    assert coefs[0] == 0.02
+    assert len(set(coefs)) == 3
+    assert not any("eval/scores" in row for row in finished.metrics("ppo"))
+    config = (finished.run_dir / "ppo@no_ptx/config.yaml").read_text(encoding="utf-8")
+    assert "select: best_score" in config
+
+
 def test_a_finished_line_is_skipped(finished):
     before = {s: (finished.run_dir / s / "manifest.json").stat().st_mtime_ns for s in STAGES}
     done = finished.run("run")
@@ -70,7 +84,8 @@ from transformers import (AutoTokenizer, AutoModelForCausalLM,
     AutoModelForSequenceClassification, AutoModelForTokenClassification)
 root, answers = sys.argv[1], {}
 for stage in sys.argv[2:]:
-    kind = AutoModelForSequenceClassification if stage == "reward" else AutoModelForCausalLM
+    reward = stage.startswith("reward")
+    kind = AutoModelForSequenceClassification if reward else AutoModelForCausalLM
     folder = f"{root}/{stage}/model"
     tokenizer, model = AutoTokenizer.from_pretrained(folder), kind.from_pretrained(folder)
     chat = [{"role": "user", "content": "Where does Mia live?"}]
@@ -79,8 +94,9 @@ for stage in sys.argv[2:]:
     logits = model(**ids).logits
     assert logits.isfinite().all()
     answers[stage] = list(logits.shape)
-value = AutoModelForTokenClassification.from_pretrained(f"{root}/ppo/value")
-answers["value"] = list(value(**ids).logits.shape)
+for stage in (stage for stage in sys.argv[2:] if stage.startswith("ppo")):
+    value = AutoModelForTokenClassification.from_pretrained(f"{root}/{stage}/value")
+    answers[f"value of {stage}"] = list(value(**ids).logits.shape)
 assert not any(name.partition(".")[0] in ("pipeline", "stages") for name in sys.modules)
 print(json.dumps(answers))
 """
@@ -94,7 +110,7 @@ print(json.dumps(answers))
     assert done.returncode == 0, done.stderr
     shapes = json.loads(done.stdout)
     assert shapes["reward"] == [1, 1]
-    assert shapes["value"][-1] == 1
+    assert {shapes[f"value of {stage}"][-1] for stage in PPO} == {1}
     assert shapes["ppo"] == shapes["pretrain"]
 
 

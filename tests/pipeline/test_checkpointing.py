@@ -300,6 +300,8 @@ def arguments(tmp_path, crew=None, **fields):
         ({"gradient_checkpointing": True}, "use activation_checkpointing"),
         ({"load_best_model_at_end": True}, "use the stage's select_by"),
         ({"optim": "adamm"}, "sft.trainer must hold what transformers.TrainingArguments accepts"),
+        ({"report_to": "nowhere"}, "sft.trainer must hold .* Mend it: nowhere is not supported"),
+        ({"deepspeed": "/none.json"}, "sft.trainer must hold .*got {'deepspeed': '/none.json'}"),
     ],
 )
 def test_a_wrong_passthrough_is_one_line(tmp_path, trainer, message):

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 
-from pipeline.errors import DataError, ModelError
-from pipeline.formatting import Formatter
+from pipeline.errors import ConfigError, DataError, ModelError
+from pipeline.formatting import Formatter, drop_special_tokens, render_chat
 from pipeline.records import Prompt
 
 TALKS = [
@@ -126,10 +126,35 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(with_template):
 
 
 def test_a_prompt_that_leaves_no_room_is_named(tiny_formatter):
-    prompt = Prompt.from_text("Where does Mia live in the forest?")
-    size = len(tiny_formatter.prompt_ids(prompt.messages))
-    assert tiny_formatter.check_length(prompt, size, "sample") == tiny_formatter.prompt_ids(
-        prompt.messages
+    prompts = [
+        Prompt.from_text(text)
+        for text in ("Mia", "Where does Mia live in the forest?", "Where does Mia live?")
+    ]
+    encoded = [tiny_formatter.prompt_ids(prompt.messages) for prompt in prompts]
+    short, long, middle = map(len, encoded)
+    assert short < middle < long
+    assert tiny_formatter.check_lengths(prompts, long, "sample") == encoded
+    said = (
+        rf"sample: .* at most {short} tokens .* got {long} at prompt {prompts[1].id} "
+        r"\('Where does Mia live in the forest\?'\.\.\.\), the longest of 2 among 3\."
     )
-    with pytest.raises(DataError, match=rf"sample: .* at most {size - 1} tokens .* got {size} "):
-        tiny_formatter.check_length(prompt, size - 1, "sample")
+    with pytest.raises(DataError, match=said):
+        tiny_formatter.check_lengths(prompts, short, "sample")
+    with pytest.raises(ConfigError, match=r"max_new_tokens must leave room .* got 4 too many\."):
+        tiny_formatter.check_lengths(prompts, -3, "sample")
+
+
+def test_a_template_that_refuses_a_conversation_is_one_line(with_template):
+    tokenizer = with_template("{{ raise_exception('roles must alternate') }}")
+    with pytest.raises(ModelError, match="got 'roles must alternate'"):
+        render_chat(tokenizer, messages(TALKS[0]))
+
+
+def test_no_special_token_is_left_however_it_is_nested(tiny_tokenizer):
+    assert drop_special_tokens(tiny_tokenizer, "a <s> <|x|> b") == "a <s> <|x|> b"
+    assert drop_special_tokens(tiny_tokenizer, "a<|eos|>b<|us<|pad|>er|>c") == "abc"
+    tokenizer = copy.deepcopy(tiny_tokenizer)
+    tokenizer.add_tokens(["<turn>"], special_tokens=True)
+    tokenizer.add_tokens(["word"])
+    # One that the map of special tokens does not name, and one that is not special.
+    assert drop_special_tokens(tokenizer, "a<turn>word") == "aword"

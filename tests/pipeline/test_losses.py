@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from pipeline.errors import ShapeError
-from pipeline.losses import clipped_policy_loss, clipped_value_loss, token_entropy, token_logprobs
+from pipeline.losses import (
+    clipped_policy_loss,
+    clipped_value_loss,
+    importance_weights,
+    token_entropy,
+    token_logprobs,
+)
 
 
 def row(*values: float) -> torch.Tensor:
@@ -71,3 +77,18 @@ def test_shapes_must_be_equal():
         clipped_policy_loss(row(1, 2), row(1), row(1), 0.2)
     with pytest.raises(ShapeError):
         clipped_value_loss(row(1, 2), row(1, 2), row(1), 0.2)
+
+
+def test_importance_weights_turn_the_engines_expectation_into_the_policys():
+    generator = torch.Generator().manual_seed(0)
+    policy, engine = torch.randn(2, 1, 6, generator=generator, dtype=torch.float64).log_softmax(-1)
+    figure = torch.randn(1, 6, generator=generator, dtype=torch.float64)
+    weights = importance_weights(policy, engine, cap=1e9)
+    over_engine = (engine.exp() * weights * figure).sum()
+    assert over_engine.item() == pytest.approx((policy.exp() * figure).sum().item(), abs=1e-12)
+
+
+def test_importance_weights_are_capped_from_above_only():
+    policy, engine = row(math.log(0.9), math.log(0.3), math.log(0.01)), row(*[math.log(0.3)] * 3)
+    weights = importance_weights(policy, engine, cap=2.0)
+    assert weights[0].tolist() == pytest.approx([2.0, 1.0, 1 / 30])

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from transformers import LlamaForCausalLM, MistralForCausalLM
 
 from pipeline.config.pretrain import ModelSection
+from pipeline.config.training import LoraSection
 from pipeline.errors import ConfigError, ModelError
 from pipeline.models import (
+    check_adapters,
     last_token,
     load_base,
     load_policy,
@@ -20,6 +24,7 @@ from pipeline.models import (
     score_offset,
     score_sequences,
     set_attention,
+    zero_value_model,
 )
 
 IDS = torch.arange(6, 30)[None]
@@ -114,7 +119,9 @@ def test_a_folder_without_weights_is_refused(tmp_path):
         refuse_pickle(tmp_path)
 
 
-@pytest.mark.parametrize("base", ["/nowhere/model", "./nowhere", "/nowhere/model.gguf"])
+@pytest.mark.parametrize(
+    "base", ["/nowhere/model", "./nowhere", "/nowhere/model.gguf", "runs/nowhere/model"]
+)
 def test_a_base_that_is_not_there_is_one_line(base):
     with pytest.raises(ModelError, match="nowhere") as caught:
         load_base(base)
@@ -128,6 +135,38 @@ def test_truncated_weights_are_one_line(make_policy, tiny_tokenizer, tmp_path):
     with pytest.raises(ModelError, match="No model could be loaded from") as caught:
         load_policy(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "weight"),
+    [
+        ({"num_hidden_layers": 3}, r"model\.layers\.2\..* and 8 more"),
+        ({"intermediate_size": 40}, r"model\.layers\.0\.mlp\.down_proj\.weight and 5 more"),
+        ({"tie_word_embeddings": False}, r"lm_head\.weight\."),
+    ],
+)
+def test_weights_that_are_missing_are_never_drawn_at_random(
+    make_policy, tiny_tokenizer, tmp_path, capfd, change, weight
+):
+    save_model(tmp_path, make_policy(), tiny_tokenizer, "# Card\n")
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    for load in (load_base, load_policy):
+        with pytest.raises(ModelError, match=rf"got none of that shape for {weight}") as caught:
+            load(tmp_path if load is load_policy else str(tmp_path))
+        assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_reward_model_is_no_base(reward_folder):
+    with pytest.raises(ModelError, match=r"must hold a language model, got a reward or value"):
+        load_base(str(reward_folder))
+
+
+def test_a_base_may_lie_in_the_home_folder(policy_folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(policy_folder.parent))
+    base = load_base(f"~/{policy_folder.name}")
+    assert torch.equal(base.model(IDS).logits, load_policy(policy_folder)(IDS).logits)
 
 
 def test_a_gguf_of_another_architecture_is_refused(write_gguf):
@@ -194,6 +233,21 @@ def test_a_value_model_begins_as_the_offset_reward_model(reward_folder):
     assert score_offset(reward) == 0.25
 
 
+def test_a_value_model_of_a_policy_has_its_trunk_and_is_zero_everywhere(policy_folder):
+    policy, value = load_policy(policy_folder), zero_value_model(policy_folder)
+    for name, weight in policy.model.named_parameters():
+        assert torch.equal(weight, value.model.get_parameter(name))
+    assert value.eval()(input_ids=IDS).logits.abs().max().item() == 0
+    value.train()(input_ids=IDS).logits.sum().backward()
+    assert value.score.weight.grad.abs().max().item() > 0
+
+
+def test_a_model_without_a_trained_head_is_no_reward_model(policy_folder, caplog):
+    with pytest.raises(ModelError, match=r"got no weights for score\.weight\. Name another model"):
+        load_reward_model(policy_folder)
+    assert caplog.text == ""
+
+
 def test_the_last_real_token_is_found():
     mask = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]]).bool()
     assert last_token(mask).tolist() == [1, 3, 0]
@@ -208,3 +262,28 @@ def test_attention_kernels_agree_and_one_that_is_missing_is_named(make_policy):
     assert torch.allclose(model(IDS).logits, logits, rtol=0, atol=1e-5)
     with pytest.raises(ConfigError, match=r"sft\.attention must be a kernel that works here"):
         set_attention(model, "flash_attention_2", "sft")
+
+
+@pytest.mark.parametrize(
+    "wanted", ["all-linear", ["q_proj", "v_proj"], r".*\.[qk]_proj", ["lm_head"]]
+)
+def test_adapters_of_layers_that_are_there_pass(make_policy, wanted):
+    check_adapters(make_policy(), LoraSection(target_modules=wanted), "sft")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "named"),
+    [
+        (["q_proj", "v_porj"], "'v_porj'"),
+        ("q_proj", "'q_proj'"),
+        ("(", "'\\('"),
+        ([], r"\[\]"),
+    ],
+)
+def test_adapters_of_other_layers_are_refused_with_those_that_are(make_policy, wanted, named):
+    with pytest.raises(
+        ConfigError,
+        match=rf"^sft\.lora\.target_modules must name layers of the model, got {named}\. "
+        r"Use all-linear, or of down_proj, gate_proj, k_proj, lm_head, o_proj",
+    ):
+        check_adapters(make_policy(), LoraSection(target_modules=wanted), "sft")

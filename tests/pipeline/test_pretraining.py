@@ -161,8 +161,8 @@ def test_a_killed_stage_ends_as_an_uninterrupted_one(make_config, monkeypatch):
     run(cut, "pretrain")
     assert lines(cut) == lines(whole)
     assert manifest(cut)["metrics"] == manifest(whole)["metrics"]
-    file = "pretrain/model/model.safetensors"
-    assert (cut.run_dir / file).read_bytes() == (whole.run_dir / file).read_bytes()
+    for file in ("pretrain/model/model.safetensors", "pretrain/samples.jsonl"):
+        assert (cut.run_dir / file).read_bytes() == (whole.run_dir / file).read_bytes()
 
 
 def test_a_base_is_loaded_as_it_is(make_config, policy_folder):

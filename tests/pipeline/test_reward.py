@@ -18,10 +18,19 @@ from pipeline.config.pretrain import ModelSection
 from pipeline.config.reward import RewardSection
 from pipeline.config.run import RunConfig, resolve
 from pipeline.distributed import Workers
-from pipeline.errors import ConfigError, DataError, RunError
+from pipeline.errors import ConfigError, DataError, RunError, StoreError
 from pipeline.formatting import Formatter
-from pipeline.judges import RewardJudge
-from pipeline.models import load_policy, load_reward_model, new_llama, new_reward_model, save_model
+from pipeline.hydra import Backbone, add_reward
+from pipeline.judges import RewardJudge, score_rows
+from pipeline.models import (
+    load_policy,
+    load_reward_model,
+    new_llama,
+    new_reward_model,
+    save_model,
+    score_offset,
+    score_sequences,
+)
 from pipeline.ranking_data import (
     RankingCollator,
     check_disjoint,
@@ -29,7 +38,7 @@ from pipeline.ranking_data import (
     encode_rankings,
 )
 from pipeline.records import Prompt, Ranking, write_jsonl
-from pipeline.reward import RewardTrainer, add_adapters, score_rankings, score_rows
+from pipeline.reward import RewardTrainer, add_adapters, score_rankings
 from pipeline.runs import Manifest, open_stage
 from pipeline.store import LabelStore
 from pipeline.tokenizer import load_tokenizer, train_tokenizer
@@ -388,6 +397,24 @@ def test_adapters_start_as_the_base_and_merge_without_a_change(
 # The stage
 
 
+def test_the_adapter_saved_alone_scores_on_its_backbone_as_the_merged_model(
+    data: Path, policy: Path, formatter: Formatter
+) -> None:
+    config = make_config(data, data / "run", policy, lora={"rank": 4})
+    stage.run(config, "reward")
+    folder = config.run_dir / "reward"
+    merged = load_reward_model(folder / "model", torch.float64).eval()
+    backbone = Backbone(load_policy(policy, torch.float64).eval())
+    branch = add_reward(backbone, folder / "adapter", score_offset(merged))
+    ids = torch.tensor([formatter.prompt_ids(Prompt.from_text("say a word").messages)])
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    expected = score_sequences(merged, ids, mask)
+    torch.testing.assert_close(score_sequences(branch, ids, mask), expected, rtol=0, atol=1e-6)
+    assert score_offset(branch) == score_offset(merged) != 0
+    started = new_reward_model(policy, formatter, config.seed, torch.float64)
+    assert (score_sequences(started, ids, mask) - expected).abs() > 1e-3
+
+
 def test_the_stage_learns_and_says_how_well(config: RunConfig) -> None:
     stage.run(config, "reward")
     folder = config.run_dir / "reward"
@@ -541,6 +568,9 @@ def test_the_label_store_is_read_by_split_and_group(data: Path, policy: Path) ->
         stage.run(made, "reward")
     with open_stage(made, "label") as done:
         done.finish({})
+    with pytest.raises(StoreError, match=r"No label store in .* Run 'steerline sample'"):
+        stage.run(made, "reward")
+    LabelStore.open(made.run_dir / "labels.db").close()
     with pytest.raises(DataError, match=r"reward.data must hold at least one ranking, got none"):
         stage.run(made, "reward")
     with LabelStore.open(made.run_dir / "labels.db") as store:

@@ -145,6 +145,20 @@ def test_a_half_written_line_of_metrics_is_dropped(config: RunConfig):
         assert logged(config, "sft") == [10]
 
 
+@pytest.mark.parametrize("line", [b"{}", b"[1]", b"\x00\x00", b'{"step": "x"}', b"caf\xe9"])
+def test_a_line_of_metrics_that_cannot_be_read_is_named_and_kept(config: RunConfig, line: bytes):
+    cut(config, "sft", 10)
+    path = config.run_dir / "sft" / "metrics.jsonl"
+    damaged = path.read_bytes() + line + b"\n"
+    path.write_bytes(damaged)
+    with (
+        pytest.raises(RunError, match=r"metrics\.jsonl:3: must hold a JSON object with its 'step'"),
+        open_stage(config, "sft"),
+    ):
+        pytest.fail("the stage was opened")
+    assert path.read_bytes() == damaged
+
+
 def test_a_stage_that_starts_again_logs_from_nothing(config: RunConfig):
     with contextlib.suppress(CrashError), open_stage(config, "sft") as run:
         run.metrics.write(0, {"loss": 1})
@@ -267,6 +281,21 @@ def test_many_changes_are_three_and_a_number(tmp_path: Path):
         pytest.fail("the stage was opened")
 
 
+@pytest.mark.parametrize("content", [None, b"a: [", b"- a", b"\xff"])
+def test_a_configuration_that_cannot_be_compared_is_said_to_differ(
+    config: RunConfig, content: bytes | None
+):
+    complete(config, "sft")
+    path = config.run_dir / "sft" / "config.yaml"
+    path.unlink() if content is None else path.write_bytes(content)
+    other = config.with_stage("sft", epochs=3.0)
+    with (
+        pytest.raises(RunError, match=r"made from other inputs: its configuration\. Run it with"),
+        open_stage(other, "sft"),
+    ):
+        pytest.fail("the stage was opened")
+
+
 def test_a_key_that_is_gone_is_named(tmp_path: Path):
     def with_options(**options: object) -> RunConfig:
         return make_config(tmp_path).with_stage("sft", trainer=options)
@@ -316,6 +345,7 @@ def test_a_stage_before_its_parent_is_refused_with_the_command_to_run(config: Ru
         open_stage(config, "ppo", parents=["sft"]),
     ):
         pytest.fail("the stage was opened")
+    assert not config.run_dir.exists(), "it leaves nothing behind"
 
 
 def test_a_parent_that_is_not_complete_is_refused(config: RunConfig):

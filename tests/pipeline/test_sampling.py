@@ -159,5 +159,7 @@ def test_a_frequency_penalty_ends_repetition(make_policy, tiny_formatter):
 
 def test_a_prompt_without_room_is_refused(make_policy, tiny_formatter):
     long = Prompt.from_text("cat dog fox " * 30)
-    with pytest.raises(DataError, match=r"at most 52 tokens.*got \d+ \('cat dog"):
+    with pytest.raises(
+        DataError, match=rf"at most 52 tokens.*got \d+ at prompt {long.id} \('cat dog"
+    ):
         sample(make_policy(), tiny_formatter, [long])

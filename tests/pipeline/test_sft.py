@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -243,15 +244,17 @@ def test_without_a_metric_the_last_weights_are_kept(make_config):
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4, "dropout": 0.1}])
-def test_a_killed_stage_ends_as_an_uninterrupted_one(make_config, monkeypatch, lora):
+def test_a_killed_stage_ends_as_an_uninterrupted_one(make_config, monkeypatch, capfd, lora):
     whole, cut = make_config("whole", lora=lora), make_config("cut", lora=lora)
     run(whole, "sft")
     kill(monkeypatch, cut, step=manifest(whole)["metrics"]["steps"] - 1)
+    capfd.readouterr()
     run(cut, "sft")
+    assert capfd.readouterr().err == ""
     assert lines(cut) == lines(whole)
     assert manifest(cut)["metrics"] == manifest(whole)["metrics"]
-    file = "sft/model/model.safetensors"
-    assert (cut.run_dir / file).read_bytes() == (whole.run_dir / file).read_bytes()
+    for file in ("sft/model/model.safetensors", "sft/samples.jsonl"):
+        assert (cut.run_dir / file).read_bytes() == (whole.run_dir / file).read_bytes()
 
 
 # PEFT asks the model by a name that transformers 5 is about to drop.
@@ -304,6 +307,20 @@ def test_nothing_is_sent_home(make_config, monkeypatch):
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "0")
     run(make_config("asked", epochs=1), "sft")
     assert sent
+
+
+def test_an_optimizer_that_is_not_installed_is_refused(make_config):
+    if importlib.util.find_spec("bitsandbytes"):
+        pytest.skip("bitsandbytes is installed")
+    with pytest.raises(
+        ConfigError, match=r"^sft\.trainer\.optim must be an optimizer that is inst"
+    ):
+        run(make_config(trainer={"optim": "adamw_bnb_8bit"}), "sft")
+
+
+def test_adapters_of_a_layer_that_is_not_there_are_refused(make_config):
+    with pytest.raises(ConfigError, match=r"^sft\.lora\.target_modules must name layers"):
+        run(make_config(lora={"target_modules": ["nope"]}), "sft")
 
 
 def test_a_parent_without_weights_is_refused(make_config):

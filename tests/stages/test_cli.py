@@ -128,7 +128,7 @@ def test_help_shows_defaults_as_the_yaml_would_hold_them():
     assert "ppo.ptx_length  (integer or null; default: null)" in text
     assert "evaluate.shots  (list of integer; default: [0, 1, 5])" in describe_stage("evaluate")
     reward = describe_stage("reward")
-    assert "default: [{path: store:, split: validation}])" in reward
+    assert 'default: [{path: "store:", split: validation}])' in reward
     assert "<source>.path  (string; required)" in reward
 
 
@@ -311,6 +311,22 @@ def test_telemetry_is_off_also_where_the_hub_was_imported_before(monkeypatch: py
     monkeypatch.setitem(sys.modules, hub.__name__, hub)
     main(["--version"])
     assert hub.HF_HUB_DISABLE_TELEMETRY is True
+
+
+@pytest.mark.parametrize("asked", [None, "info"])
+def test_the_hubs_retries_are_not_told_unless_the_user_asks(
+    asked: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("HF_HUB_VERBOSITY", raising=False)
+    if asked:
+        monkeypatch.setenv("HF_HUB_VERBOSITY", asked)
+    told: list[str] = []
+    hub = types.ModuleType("huggingface_hub.utils.logging")
+    hub.set_verbosity_error = lambda: told.append("error")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, hub.__name__, hub)
+    main(["--version"])
+    assert told == ([] if asked else ["error"])
+    assert os.environ["HF_HUB_VERBOSITY"] == (asked or "error")
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -176,6 +176,14 @@ def test_an_override_does_not_reach_through_an_alias(path: Path):
         ("pretrain.tokens=0", "pretrain.tokens must be positive when base is null, got 0."),
         ("ppo@a/b.kl_coef=1", "ppo@a/b is no known key."),
         ("run_dir=", "run_dir must name a folder, got ''."),
+        ('run_dir="a\\0b"', "run_dir must name a folder, got 'a\\x00b'."),
+        ("seed=-1", "seed must lie in [0, 2^32), got -1."),
+        ("seed=4294967296", "seed must lie in [0, 2^32), got 4294967296."),
+        ("sft.learning_rate=.inf", "sft.learning_rate must be number, got inf."),
+        ("sft.evaluate_every=0", "sft.evaluate_every must be 1 or more, got 0."),
+        ("evaluate.shots=[]", "evaluate.shots must be one number or more, 0 or more each, got []."),
+        ("evaluate.shots=[1, 1]", "evaluate.shots must name each number once, got [1, 1]."),
+        ("report.samples=-1", "report.samples must be 0 or more, got -1."),
     ],
 )
 def test_a_wrong_override_is_one_line(path: Path, override: str, message: str):
@@ -189,6 +197,11 @@ def test_advice_for_a_batch_names_the_divisors_around_it(path: Path):
 def test_a_duplicate_section_is_refused(path: Path):
     path.write_text(YAML + "ppo: {}\n", encoding="utf-8")
     assert re.search(r"run\.yaml:\d+: key 'ppo' must appear once", refusal(path))
+
+
+def test_a_run_dir_may_lie_in_the_home_folder(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/mia")
+    assert load_config(path, ["run_dir=~/runs/x"]).run_dir == Path("/home/mia/runs/x")
 
 
 def test_a_missing_run_dir_is_asked_for(path: Path):

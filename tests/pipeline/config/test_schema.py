@@ -110,6 +110,9 @@ def test_a_whole_float_is_an_integer_and_an_integer_a_number():
         ("rate", "fast"),
         ("rate", False),
         ("rate", float("nan")),
+        ("rate", float("inf")),
+        ("rate", -float("inf")),
+        ("rate", 10**400),
         ("name", 3),
         ("evergreen", 1),
         ("evergreen", "yes"),
@@ -197,12 +200,26 @@ def test_what_is_no_yaml_is_one_line_that_says_where(text: str):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"- a\n", b"\xff\xfe\x00", b"7"])
-def test_a_file_without_a_mapping_is_refused(tmp_path, content: bytes):
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "got nothing"),
+        (b"# a comment alone\n", "got nothing"),
+        (b"- a\n", "got list"),
+        (b"7", "got integer"),
+        (b"\xff\xfe\x00", "cannot be read as UTF-8 text"),
+    ],
+)
+def test_a_file_without_a_mapping_is_refused(tmp_path, content: bytes, what: str):
     path = tmp_path / "run.yaml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"run\.yaml"):
+    with pytest.raises(ConfigError, match=rf"run\.yaml .*{what}"):
         read_yaml(path)
+
+
+def test_a_folder_is_no_configuration(tmp_path):
+    with pytest.raises(ConfigError, match=r" must be a YAML file, got a folder\."):
+        read_yaml(tmp_path)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -273,3 +290,24 @@ def test_docstrings_of_fields_are_inherited_and_may_be_replaced():
     docs = field_docs(Oak)
     assert docs["count"] == "How many oaks."
     assert docs["rate"] == "How fast."
+
+
+def test_a_rule_of_a_list_names_the_element():
+    @dataclass(frozen=True)
+    class Forest(Section):
+        leaves: list[Leaf] = field(default_factory=list)
+        """The leaves."""
+        nested: Leaf = field(default_factory=lambda: Leaf("root"))
+        """One leaf."""
+
+        def problems(self) -> Iterator[Problem]:
+            if len(self.leaves) > 1:
+                yield Problem("leaves[1].path", "be first", "Move it.")
+            yield Problem("nested.path", "be a leaf", "Cut it.")
+
+    with pytest.raises(ConfigError) as caught:
+        build(Forest, {"leaves": ["a", "b"]}, "wood")
+    assert str(caught.value) == "wood.leaves[1].path must be first, got 'b'. Move it."
+    with pytest.raises(ConfigError) as caught:
+        build(Forest, {}, "wood")
+    assert str(caught.value) == "wood.nested.path must be a leaf, got 'root'. Cut it."

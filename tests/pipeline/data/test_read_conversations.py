@@ -100,7 +100,7 @@ def test_sources_are_read_one_after_another(write_rows):
     assert [shown.completion for shown in read_demonstrations([two, one, two], 0)] == list("BAB")
 
 
-def test_equal_prompts_are_read_once_and_counted(write_rows):
+def test_equal_prompts_are_read_once_and_counted(write_rows, caplog):
     one = write_rows({"prompt": "a"}, {"prompt": "b"}, {"prompt": "a", "id": 7}, name="one.jsonl")
     two = write_rows({"messages": [{"role": "user", "content": "b"}]}, name="two.jsonl")
     dropped: Counter[str] = Counter()
@@ -110,6 +110,11 @@ def test_equal_prompts_are_read_once_and_counted(write_rows):
         f"{one.path}: duplicate prompts": 1,
         f"{two.path}: duplicate prompts": 1,
     }
+    first, second = (prompt.id for prompt in prompts)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{one.path}: left out duplicate prompts: 1, the first {first} ('a'...)",
+        f"{two.path}: left out duplicate prompts: 1, the first {second} ('b'...)",
+    ]
 
 
 def test_duplicates_do_not_use_up_the_limit(write_rows):

@@ -291,6 +291,57 @@ def test_every_table_and_figure_says_where_its_numbers_come_from(render) -> None
     assert {str(link).removeprefix("#") for link in links} <= set(ids)
 
 
+def log_rewards(run_dir: Path, stage: str, **rewards: float) -> None:
+    """Add rewards to a PPO stage's log: each rises by its figure a step."""
+    path = run_dir / stage / "metrics.jsonl"
+    rows = [row for _, row in read_jsonl(path)]
+    for row in rows:
+        for name, rise in rewards.items():
+            row |= {f"reward/{name}": rise * row["step"], f"reward/{name}_std": 0.5}
+    write_jsonl(path, rows)
+
+
+def figures_of(folder: Path) -> list[str]:
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    section = html.partition('<section id="ppo"')[2].partition("</section>")[0]
+    return [
+        f"{title} / {description}"
+        for title, description in re.findall(
+            r"<figcaption>(.*?)<span.*?<desc[^>]*>(.*?)</desc>", section, flags=re.DOTALL
+        )
+    ]
+
+
+def test_each_reward_stands_beside_the_score(run_dir: Path, render) -> None:
+    log_rewards(run_dir, "ppo", reward=0.01, brevity=-0.5)
+    log_rewards(run_dir, "ppo@no_ptx", reward=0.02)
+    folder = render()
+    score, reward, brevity, kl = figures_of(folder)[:4]
+    assert score.startswith("Score")
+    assert reward == (
+        "Reward reward, before its weight / ppo goes from 0.010 at step 1 to 0.600 at step 60; "
+        "ppo@no_ptx goes from 0.020 at step 1 to 1.20 at step 60."
+    )
+    assert brevity == (
+        "Reward brevity, before its weight / ppo goes from \N{MINUS SIGN}0.500 at step 1 to "
+        "\N{MINUS SIGN}30 at step 60."
+    )
+    assert kl.startswith("KL")
+    curves = numbers_of(folder)["curves"]["ppo"]
+    assert curves["reward/brevity"]["values"][-1] == -30
+    page = page_of(folder)
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_reward_that_stands_alone_is_the_score_and_is_not_drawn_twice(
+    run_dir: Path, render
+) -> None:
+    for stage in ("ppo", "ppo@no_ptx"):
+        log_rewards(run_dir, stage, reward=0.01)
+    assert not [figure for figure in figures_of(render()) if figure.startswith("Reward ")]
+
+
 def test_simulated_labels_are_marked_where_they_appear(run_dir: Path, render) -> None:
     sections = (render("simulated") / "report.html").read_text().split("<section ")
     for part in ("stages", "reward", "ppo"):
