@@ -78,20 +78,54 @@ def load_plain(kind: Any, folder: str, order: Order, **options: Any) -> Any:
     )
 
 
-def load_our_full(order: Order) -> Any:
+def load_our_full(order: Order, workers: Any) -> Any:
     """Load four whole models, all weights of policy and value model trained, no average."""
     from pipeline.models import load_policy, load_reward_model, new_value_model, set_attention
     from pipeline.ppo import Models
 
+    reward_model = load_reward_model(Path(order.reward))
     models = Models(
         policy=load_policy(Path(order.policy)),
         ref_policy=load_policy(Path(order.policy)),
-        reward_model=load_reward_model(Path(order.reward)),
+        reward=reward_of(order, reward_model, workers),
         value_model=new_value_model(Path(order.reward)),
     )
-    for model in (models.policy, models.ref_policy, models.reward_model, models.value_model):
+    for model in (models.policy, models.ref_policy, reward_model, models.value_model):
         set_attention(model, order.attention, "ppo")  # type: ignore[arg-type]
     return models
+
+
+def load_our_hydra(order: Order, workers: Any) -> Any:
+    """Load one backbone with adapters of policy and reward model, the values a head on the policy.
+
+    The reward model's adapter is new, so that it scores as the backbone does: what it says does not
+    change its cost.
+    """
+    import torch
+
+    from pipeline.config.hydra import HydraSection
+    from pipeline.hydra import Branch, lora_config, new_head
+    from pipeline.hydra_models import make_hydra
+    from pipeline.models import load_policy, set_attention
+    from pipeline.ppo import Models
+
+    section = HydraSection(value="trunk")
+    start = Path(order.policy)
+    model = load_policy(start)
+    set_attention(model, order.attention, "ppo")  # type: ignore[arg-type]
+    made = make_hydra(model, section, start=start, reward=None, averaged=False, seed=SEED)
+    made.backbone.add("reward", lora_config(section.lora, start), seed=SEED, trained=False)
+    head = new_head(model.config.hidden_size, model.dtype, bias=False)
+    torch.nn.init.normal_(head.weight, std=0.02, generator=torch.Generator().manual_seed(SEED))
+    scorer = Branch(made.backbone, "reward", head=head.requires_grad_(False))
+    return Models(made.policy, made.ref_policy, reward_of(order, scorer, workers), None)
+
+
+def reward_of(order: Order, model: Any, workers: Any) -> Any:
+    """Return a reward model as PPO takes it."""
+    from pipeline.rewards import ModelReward
+
+    return ModelReward(model, workers, name="reward", where="reward", batch_size=order.batch)
 
 
 def load_trl_full(order: Order) -> dict[str, Any]:
@@ -107,8 +141,25 @@ def load_trl_full(order: Order) -> dict[str, Any]:
     }
 
 
-OUR_MODELS = {"full": load_our_full}
-TRL_MODELS = {"full": load_trl_full}
+def load_trl_lora(order: Order) -> dict[str, Any]:
+    """Load what TRL's trainer takes for a policy with adapters: the reference is their absence."""
+    from peft import LoraConfig
+
+    from pipeline.config.training import LoraSection
+
+    ours = LoraSection()
+    adapters = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=ours.rank,
+        lora_alpha=ours.alpha,
+        lora_dropout=ours.dropout,
+        target_modules=ours.target_modules,
+    )
+    return {**load_trl_full(order), "ref_model": None, "peft_config": adapters}
+
+
+OUR_MODELS = {"full": load_our_full, "hydra": load_our_hydra}
+TRL_MODELS = {"full": load_trl_full, "lora": load_trl_lora}
 
 
 class Prompts:
@@ -147,6 +198,7 @@ class Prompts:
 def run_ours(order: Order) -> Figures:
     """Run our trainer, and time whole iterations and their phases."""
     from benchmarks.forced_lengths import in_our_sampler
+    from pipeline.config.hydra import HydraSection
     from pipeline.config.ppo import PpoSection
     from pipeline.distributed import Workers
     from pipeline.ppo import PPOTrainer
@@ -169,13 +221,14 @@ def run_ours(order: Order) -> Figures:
         ptx_coef=0.0,
         ema_decay=None,
         precision=order.precision,  # type: ignore[arg-type]
+        hydra=HydraSection(value="trunk") if order.mode == "hydra" else None,
     )
-    subject = Prompts(order)
+    subject, workers = Prompts(order), Workers(section.precision)
     trainer = PPOTrainer(
         section,
-        Workers(section.precision),
+        workers,
         subject.formatter,
-        OUR_MODELS[order.mode](order),
+        OUR_MODELS[order.mode](order, workers),
         prompts=subject.prompts,
         ptx_sequences=None,
         seed=SEED,
