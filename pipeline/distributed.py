@@ -116,9 +116,24 @@ class Workers:
         return wrapped
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Place a frozen model on the device."""
+        """Place a model that is not trained on the device."""
         model.requires_grad_(False)
         return model.to(self.device).eval()
+
+    def freeze(self, model: nn.Module) -> nn.Module:
+        """Place a model whose weights never change on the device.
+
+        Under ``bf16`` its linear layers keep bfloat16: autocast would make the very same of them
+        anew at each use, for it remembers only what is trained.
+        """
+        placed = self.place(model)
+        if self.accelerator.mixed_precision == "bf16":
+            for layer in placed.modules():
+                if type(layer) is nn.Linear:
+                    for name, weight in list(layer.named_parameters(recurse=False)):
+                        lower = nn.Parameter(weight.to(torch.bfloat16), requires_grad=False)
+                        setattr(layer, name, lower)
+        return placed
 
     def unwrap(self, model: nn.Module) -> Any:
         """Return the model under the wrappers, for generation and saving."""

@@ -50,6 +50,8 @@ class Backbone:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model.requires_grad_(False)
+        # Of all weights but those that ``Workers.freeze`` keeps in bfloat16.
+        self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
         self.configs: dict[str, LoraConfig] = {}
         self.trained: set[str] = set()
         self._active: str | None = None
@@ -69,7 +71,7 @@ class Backbone:
             warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
             inject_adapter_in_model(config, self.model, adapter_name=name)
         for weight in self.weights(name).values():
-            weight.data = weight.data.to(self.model.dtype)
+            weight.data = weight.data.to(self.dtype)
         self.configs[name] = config
         if trained:
             self.trained.add(name)
@@ -183,11 +185,6 @@ class Branch(nn.Module):
         self._backbone.activate(self.adapter)
         return self.language_model.base_model(**inputs)
 
-    def get_output_embeddings(self) -> nn.Module:
-        """Return the language-model head."""
-        head: nn.Module = self.language_model.get_output_embeddings()
-        return head
-
     def save_pretrained(self, folder: Path) -> None:
         """Write the adapter as PEFT reads it, and the head beside it."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -298,7 +295,7 @@ def add_reward(backbone: Backbone, adapter: Path, score_offset: float) -> Branch
     """
     backbone.add("reward", read_adapter_config(adapter), seed=0, trained=False)
     rest = load_adapter(backbone, "reward", adapter)
-    head = new_head(backbone.model.config.hidden_size, backbone.model.dtype, bias=False)
+    head = new_head(backbone.model.config.hidden_size, backbone.dtype, bias=False)
     if "score.weight" not in rest or rest["score.weight"].shape != head.weight.shape:
         raise ModelError(
             f"The adapter in {adapter} must come with a head of one score, got none. "

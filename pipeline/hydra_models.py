@@ -69,7 +69,7 @@ def make_hydra(
     backbone.add(POLICY, config, seed=seed, trained=True)
     reward_model = None if reward is None else add_reward(backbone, *reward)
     value_head = value_model = average = None
-    size, dtype = model.config.hidden_size, model.dtype
+    size, dtype = model.config.hidden_size, backbone.dtype
     if section.value == "trunk":
         value_head = new_head(size, dtype, bias=True)
     else:

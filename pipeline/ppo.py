@@ -35,7 +35,7 @@ from pipeline.advantages import estimate_advantages, shape_rewards
 from pipeline.config.ppo import PpoSection
 from pipeline.config.sampling import DecodingSection
 from pipeline.cursors import Cursor, permutation, seed_generators
-from pipeline.distributed import Workers
+from pipeline.distributed import DTYPES, Workers
 from pipeline.episodes import EpisodeSampler, spread
 from pipeline.errors import ConfigError
 from pipeline.formatting import Formatter
@@ -205,7 +205,7 @@ class PPOTrainer:
                 "values": values,
             }
 
-        dtype = self.ref_policy.get_output_embeddings().weight.dtype
+        dtype = DTYPES[section.precision]
         size = section.rollout_micro_batch_size
         answers: dict[str, Any] = spread(workers, episodes, size, dtype, compute)
         scores, components = self.ask_reward(episodes, dtype)

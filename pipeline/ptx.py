@@ -55,6 +55,7 @@ class PretrainingMix:
                 loss = -token_logprobs(logits, part[:, 1:]).sum()
                 (section.ptx_coef * loss * workers.world_size / tokens).backward()
             tally.add("loss/ptx", loss, part[:, 1:].numel())
+        workers.average_gradients(policy)
         norm = gradient_norm([weight.grad for weight in policy.parameters()])
         tally.add("grad_norm/ptx", norm, 1)
         tally.add("grad_norm/ptx_ratio", norm / gradient_norm(ppo_gradients).clamp(min=1e-12), 1)

@@ -81,7 +81,8 @@ class ModelReward:
     def __init__(
         self, model: PreTrainedModel, workers: Workers, *, name: str, where: str, batch_size: int
     ) -> None:
-        self.model: Any = workers.place(model)
+        whole = isinstance(model, PreTrainedModel)  # Else a part of a backbone that is shared.
+        self.model: Any = workers.freeze(model) if whole else workers.place(model)
         self.workers, self.names, self.where = workers, (name,), where
         self.batch_size = batch_size
 
@@ -139,7 +140,7 @@ class TextReward:
                 f"{where}: the tokenizer of {tokenizer.name_or_path!r} must have a chat template "
                 "to render conversations, got none. Add chat_template.jinja to its folder."
             )
-        self.model: Any = workers.place(model)
+        self.model: Any = workers.freeze(model)
         self.tokenizer = tokenizer
         self.formatter = Formatter(tokenizer) if hasattr(model.config, "score_offset") else None
         pad_id = self.formatter.pad_id if self.formatter else tokenizer.pad_token_id

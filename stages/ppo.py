@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
             return
         formatter = Formatter(load_tokenizer(model_of(config, section.init)))
         prompts = read_prompts(section.prompts, config.seed)
-        hydra = _make_hydra(config, section, stage)
+        hydra = _make_hydra(config, section, stage, workers)
         rewards = open_rewards(
             section,
             workers,
@@ -75,7 +76,7 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
         if hydra:
             models = _join(hydra[0], rewards.reward)
         else:
-            models = _load(config, section, stage, rewards)
+            models = _load(config, section, stage, workers, rewards)
         trainer = PPOTrainer(
             section,
             workers,
@@ -106,7 +107,13 @@ def _ptx_sources(config: RunConfig, name: str, section: PpoSection) -> Sequence[
     return texts
 
 
-def _load(config: RunConfig, section: PpoSection, stage: StageRun, rewards: OpenRewards) -> Models:
+def _load(
+    config: RunConfig,
+    section: PpoSection,
+    stage: StageRun,
+    workers: Workers,
+    rewards: OpenRewards,
+) -> Models:
     """Load the models: the trained ones from the checkpoint that is resumed, if there is."""
     dtype = DTYPES[section.precision]
     start = model_of(config, section.init)
@@ -123,7 +130,7 @@ def _load(config: RunConfig, section: PpoSection, stage: StageRun, rewards: Open
         value = zero_value_model(start, dtype)
     models = Models(
         policy=policy,
-        ref_policy=load_policy(start, dtype),
+        ref_policy=workers.freeze(load_policy(start, dtype)),
         reward=rewards.reward,
         value_model=value,
         average=average,
@@ -137,13 +144,13 @@ def _load(config: RunConfig, section: PpoSection, stage: StageRun, rewards: Open
 
 
 def _make_hydra(
-    config: RunConfig, section: PpoSection, stage: StageRun
+    config: RunConfig, section: PpoSection, stage: StageRun, workers: Workers
 ) -> tuple[Hydra, dict[str, Branch]] | None:
     """Make the models on one backbone, and name the reward stage that shares it."""
     if section.hydra is None:
         return None
     start = model_of(config, section.init)
-    backbone = load_policy(start, DTYPES[section.precision])
+    backbone: Any = workers.freeze(load_policy(start, DTYPES[section.precision]))
     set_attention(backbone, section.attention, stage.name)
     if section.activation_checkpointing:
         backbone.activation_checkpointing_enable({"use_reentrant": False})
