@@ -86,7 +86,7 @@ def load_our_full(order: Order, workers: Any) -> Any:
     reward_model = load_reward_model(Path(order.reward))
     models = Models(
         policy=load_policy(Path(order.policy)),
-        ref_policy=load_policy(Path(order.policy)),
+        ref_policy=workers.freeze(load_policy(Path(order.policy))),
         reward=reward_of(order, reward_model, workers),
         value_model=new_value_model(Path(order.reward)),
     )
@@ -111,7 +111,7 @@ def load_our_hydra(order: Order, workers: Any) -> Any:
 
     section = HydraSection(value="trunk")
     start = Path(order.policy)
-    model = load_policy(start)
+    model = workers.freeze(load_policy(start))
     set_attention(model, order.attention, "ppo")  # type: ignore[arg-type]
     made = make_hydra(model, section, start=start, reward=None, averaged=False, seed=SEED)
     made.backbone.add("reward", lora_config(section.lora, start), seed=SEED, trained=False)
