@@ -1,7 +1,7 @@
 """Compare our PPO with the last one that TRL had (1.12.0): episodes a second and peak memory.
 
 ``python -m benchmarks.ppo_vs_trl [--quick] [--threads N] [--pairs 3] [--cases NAME ...]`` prints a
-table and, as its last line, one JSON object with a key a case.
+table and, as its last line, one JSON object: the ratio of each case, ``hydra_memory``, ``cases``.
 
 Both sides run in this run, alternating, each measurement in a fresh process with the same torch,
 transformers and accelerate: random weights of SmolLM2-135M's shape, prompts of 64 tokens,
@@ -15,8 +15,11 @@ learning rate of 3e-6. TRL is installed into ``build/peers``, alone.
 * Precision. ``fp32`` on both sides, or ``best``: each side at the faster of fp32 and bf16 (ours
   ``precision: bf16``; TRL ``bf16=True`` under ``ACCELERATE_MIXED_PRECISION=bf16``), as the fixed
   lengths of this run show.
+* Adapters. ``hydra`` is our four models on one backbone, the values a head on the policy
+  (``ppo.hydra``), against TRL with all weights trained: the algorithm differs, prompts, tokens and
+  epochs are the same. TRL with LoRA on the policy alone stands beside it.
 * Memory. The peak resident set of each fresh process, imports and all.
-* Utilisation. Operations that one iteration needs, the same count for both sides
+* Utilisation. Operations that one iteration needs, counted alike for all sides
   (``subjects.ppo_work``), over its seconds and this machine's matmul rate in that precision.
 """
 
@@ -45,6 +48,8 @@ from benchmarks.subjects import SHAPES, make_models, ppo_work, spread_of
 from stages.entry import run_command
 
 SIDES = ("ours", "trl")
+BESIDE = "trl LoRA"
+"""A side that is shown, and not compared: TRL's trainer with adapters on the policy alone."""
 PRECISIONS = ("float32", "bf16")
 DIFFERENCES = (
     "Same: weights, prompts and their order, completion lengths, rollouts, epochs, minibatches,",
@@ -64,7 +69,7 @@ class Case:
 
     Attributes:
         name: its key in the JSON.
-        mode: which weights are trained, a key of ``ppo_sides.OUR_MODELS``.
+        mode: which of our weights are trained, a key of ``ppo_sides.OUR_MODELS``; TRL's trains all.
         precision: ``float32``, or ``best`` for each side's faster one.
         lengths: ``fixed`` or ``eos``.
         epochs: passes over a rollout.
@@ -78,12 +83,20 @@ class Case:
     epochs: int = 4
     minibatches: int = 4
 
+    @property
+    def modes(self) -> dict[str, str]:
+        """Return which weights each side trains; TRL's adapters stand beside ours."""
+        beside = {BESIDE: "lora"} if self.mode == "hydra" else {}
+        return {"ours": self.mode, "trl": "full", **beside}
+
 
 CASES = (
     Case("full_fp32_fixed", "full", "float32", "fixed"),
     Case("full_fp32_fixed_1x1", "full", "float32", "fixed", epochs=1, minibatches=1),
     Case("full_best_fixed", "full", "best", "fixed"),
     Case("full_best_eos", "full", "best", "eos"),
+    Case("hydra_fixed", "hydra", "best", "fixed"),
+    Case("hydra_eos", "hydra", "best", "eos"),
 )
 
 
@@ -136,45 +149,47 @@ class Measurements:
         self.models = make_models(size.shape)
         self.peer = install(TRL_WITH_PPO)
         self._known: dict[tuple[Any, ...], dict[str, list[Figures]]] = {}
-        self._best: dict[str, dict[str, str]] = {}
+        self._best: dict[str, str] = {}
 
     def of(self, case: Case) -> dict[str, list[Figures]]:
         """Return each side's figures, one a pair, ``precision`` among them."""
         if case.precision == "float32":
-            return self._measure(case, dict.fromkeys(SIDES, "float32"))
-        best = self._best_precision(case.mode)
-        if case.lengths == "eos":
-            return self._measure(case, best)
+            return self._measure(case, dict.fromkeys(case.modes, "float32"))
+        best = self._best_precision()
+        if case.lengths == "eos" or case.mode != "full":
+            return self._measure(case, {side: best[side.split()[0]] for side in case.modes})
         both = {name: self._measure(case, dict.fromkeys(SIDES, name)) for name in PRECISIONS}
         return {side: both[best[side]][side] for side in SIDES}
 
-    def _best_precision(self, mode: str) -> dict[str, str]:
-        """Return each side's faster precision at fixed lengths."""
-        if mode not in self._best:
-            fixed = Case("", mode, "float32", "fixed")
+    def _best_precision(self) -> dict[str, str]:
+        """Return the precision in which each side trains all weights faster, at fixed lengths."""
+        if not self._best:
+            fixed = Case("", "full", "float32", "fixed")
             rates: dict[str, dict[str, float]] = {side: {} for side in SIDES}
             for name in PRECISIONS:
                 measured = self._measure(fixed, dict.fromkeys(SIDES, name))
                 for side, figures in measured.items():
                     rates[side][name] = median_of(figures, "episodes_per_second")
-            self._best[mode] = {side: max(of, key=of.__getitem__) for side, of in rates.items()}
-        return self._best[mode]
+            self._best = {side: max(of, key=of.__getitem__) for side, of in rates.items()}
+        return self._best
 
     def _measure(self, case: Case, precisions: dict[str, str]) -> dict[str, list[Figures]]:
         key = (case.mode, case.lengths, case.epochs, case.minibatches, *precisions.values())
         if key not in self._known:
             note(f"{case.mode}, {case.lengths}, {case.epochs}x{case.minibatches}, {precisions}")
             sides = {
-                side: functools.partial(self._run, case, side, precisions[side]) for side in SIDES
+                side: functools.partial(self._run, case, side, precisions[side])
+                for side in case.modes
             }
             self._known[key] = alternate(sides, self.size.pairs, note)
         return self._known[key]
 
     def _run(self, case: Case, side: str, precision: str, pair: int) -> Figures:
         size, lengths = self.size, self.lengths(case, pair)
+        program = side.split()[0]
         order = {
-            "side": side,
-            "mode": case.mode,
+            "side": program,
+            "mode": case.modes[side],
             "precision": precision,
             "shape": size.shape,
             "policy": str(self.models.policy),
@@ -189,10 +204,11 @@ class Measurements:
             "attention": self.attention,
             "threads": self.threads,
         }
-        path = self.peer if side == "trl" else None
+        path = self.peer if program == "trl" else None
         figures = start_side("benchmarks.ppo_sides", order, threads=self.threads, path=path)
         counted = [min(n, size.max_new_tokens) for n in lengths[size.warm_up * size.batch :]]
-        work = ppo_work(SHAPES[size.shape], size.prompt_tokens, counted, case.epochs)
+        mode = case.modes[side]
+        work = ppo_work(SHAPES[size.shape], size.prompt_tokens, counted, case.epochs, mode)
         rate = work / size.counted / figures["seconds"]
         return {**figures, "precision": precision, "flops_per_second": rate}
 
@@ -234,7 +250,7 @@ def show(cases: Sequence[Case], found: dict[str, Figures]) -> str:
     rows = []
     for case in cases:
         figures = found[case.name]
-        for side in SIDES:
+        for side in case.modes:
             one = figures[side]
             rows.append(
                 [
@@ -281,7 +297,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(["", "Where the work differs:", *DIFFERENCES]))
         print(f"Recorded lengths, tokens: {lengths}")
         print(f"Machine: {machine}")
-        answer({**found, "lengths": lengths, "machine": machine, "size": size.__dict__})
+        ratios = {name: one["ratio"] for name, one in found.items()}
+        if "hydra_fixed" in found:
+            ratios["hydra_memory"] = found["hydra_fixed"]["memory_ratio"]
+        used = dataclasses.asdict(size)
+        answer({**ratios, "cases": found, "lengths": lengths, "machine": machine, "size": used})
 
     return run_command(work)
 

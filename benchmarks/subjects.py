@@ -178,27 +178,36 @@ def work_of(shape: Shape) -> Work:
     )
 
 
-def ppo_work(shape: Shape, prompt: int, lengths: Sequence[int], epochs: int) -> float:
+PASSES = {"full": (3, 3), "hydra": (2, 0), "lora": (2, 3)}
+"""Forward passes' worth of training, of policy and value model, by which weights are trained."""
+
+
+def ppo_work(
+    shape: Shape, prompt: int, lengths: Sequence[int], epochs: int, mode: str = "full"
+) -> float:
     """Count what one PPO iteration needs, whoever does it, without padding or recomputation.
 
         rollout  every token once, logits of the completion's
         score    reference with logits, reward and value model without
-        train    policy with logits and value model, three times (forward, backward to the inputs
-                 and to the weights), every epoch
+        train    policy with logits and value model, three times every epoch (forward, backward to
+                 the inputs and to the weights); frozen weights need no third, values that are a
+                 head on the policy no pass of their own, adapters next to nothing
 
     Args:
         shape: of all four models.
         prompt: tokens of a prompt.
         lengths: tokens of each completion.
         epochs: passes over the rollout.
+        mode: which weights are trained, a key of ``PASSES``.
     """
-    work = work_of(shape)
+    work, (policy, value) = work_of(shape), PASSES[mode]
     total = 0.0
     for length in lengths:
         whole = prompt + length
         with_logits, without = work.forward(whole, length), work.forward(whole, 0)
         rollout = work.forward(whole - 1, length)
-        total += rollout + with_logits + 2 * without + 3 * epochs * (with_logits + without)
+        trained = policy * with_logits + value * without
+        total += rollout + with_logits + 2 * without + epochs * trained
     return total
 
 

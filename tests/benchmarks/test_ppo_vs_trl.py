@@ -8,8 +8,8 @@ import pytest
 from benchmarks import ppo_vs_trl
 from benchmarks.peers import TRL_WITH_PPO, PeerError, install
 from benchmarks.ppo_sides import OUR_MODELS, TRL_MODELS, Order, describe
-from benchmarks.ppo_vs_trl import CASES, QUICK, Case, Measurements, main, summarize
-from benchmarks.subjects import Folders
+from benchmarks.ppo_vs_trl import BESIDE, CASES, QUICK, Case, Measurements, main, summarize
+from benchmarks.subjects import PASSES, Folders
 
 ORDER = Order(
     side="ours",
@@ -79,7 +79,8 @@ def test_best_is_each_sides_own_and_nothing_is_measured_twice(monkeypatch) -> No
     rates = {("ours", "float32"): 2.0, ("ours", "bf16"): 6.0}
     rates |= {("trl", "float32"): 4.0, ("trl", "bf16"): 3.0}
     measurements, orders = made(monkeypatch, rates)
-    fixed, one_epoch, best, eos = (measurements.of(case) for case in CASES)
+    full = [case for case in CASES if case.mode == "full"]
+    fixed, one_epoch, best, eos = (measurements.of(case) for case in full)
     for found, ours in ((fixed, "float32"), (one_epoch, "float32"), (best, "bf16"), (eos, "bf16")):
         assert [one["precision"] for one in found["ours"]] == [ours] * 2
         assert [one["precision"] for one in found["trl"]] == ["float32"] * 2
@@ -114,7 +115,27 @@ def test_pairs_go_on_in_the_recorded_list(monkeypatch) -> None:
 
 def test_every_case_has_both_its_sides() -> None:
     assert len({case.name for case in CASES}) == len(CASES)
-    assert {case.mode for case in CASES} <= OUR_MODELS.keys() & TRL_MODELS.keys()
+    for case in CASES:
+        modes = dict(case.modes)
+        assert modes.pop("ours") in OUR_MODELS
+        assert set(modes.values()) <= TRL_MODELS.keys()
+        assert set(case.modes.values()) <= PASSES.keys()
+
+
+def test_adapters_are_compared_with_all_weights_and_shown_beside_trls(monkeypatch) -> None:
+    rates = {("ours", "float32"): 2.0, ("ours", "bf16"): 6.0}
+    rates |= {("trl", "float32"): 4.0, ("trl", "bf16"): 3.0}
+    measurements, orders = made(monkeypatch, rates)
+    case = next(case for case in CASES if case.name == "hydra_fixed")
+    found = measurements.of(case)
+    asked = {(order["side"], order["mode"], order["precision"]) for order in orders[8:]}
+    assert asked == {
+        ("ours", "hydra", "bf16"),
+        ("trl", "full", "float32"),
+        ("trl", "lora", "float32"),
+    }
+    assert list(found) == ["ours", "trl", BESIDE]
+    assert summarize(found, {"float32": 1e9, "bf16": 4e9})["ratio"] == 1.5
 
 
 def run(capsys, *arguments: str) -> dict:
@@ -127,7 +148,8 @@ def run(capsys, *arguments: str) -> dict:
 @pytest.mark.usefixtures("peer")
 def test_quick_runs_one_case_on_both_sides(capsys) -> None:
     found = run(capsys, "--cases", "full_fp32_fixed")
-    case = found["full_fp32_fixed"]
+    case = found["cases"]["full_fp32_fixed"]
+    assert found["full_fp32_fixed"] == case["ratio"]
     ours, trl = case["ours"], case["trl"]
     assert case["ratio"] == pytest.approx(ours["episodes_per_second"] / trl["episodes_per_second"])
     assert ours["seconds"] > ours["rollout_seconds"] > 0
@@ -140,7 +162,7 @@ def test_quick_runs_one_case_on_both_sides(capsys) -> None:
 def test_quick_runs_every_case(capsys) -> None:
     found = run(capsys)
     for case in CASES:
-        figures = found[case.name]
+        figures = found["cases"][case.name]
         assert figures["low"] <= figures["ratio"] <= figures["high"]
         assert 0 < figures["ours"]["utilisation"] < 1
         assert figures["trl"]["peak_bytes"] > 1e8
