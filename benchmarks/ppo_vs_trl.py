@@ -1,0 +1,310 @@
+"""Compare our PPO with the last one that TRL had (1.12.0): episodes a second and peak memory.
+
+``python -m benchmarks.ppo_vs_trl [--quick] [--threads N] [--pairs 3] [--cases NAME ...]`` prints a
+table and, as its last line, one JSON object: the ratio of each case, ``hydra_memory``, ``cases``.
+
+Both sides run in this run, alternating, each measurement in a fresh process with the same torch,
+transformers and accelerate: random weights of SmolLM2-135M's shape, prompts of 64 tokens,
+completions of up to 64, rollouts of 8, 4 epochs of 4 minibatches unless the row says otherwise, a
+learning rate of 3e-6. TRL is installed into ``build/peers``, alone.
+
+* Lengths. ``fixed`` ends every completion at its 64th token, ``eos`` where the same prompt's place
+  in a recorded list says (``results/completion-lengths.json``, an SFT model on held-out prompts). A
+  logits processor on both sides forbids the end before that token and forces it there
+  (``benchmarks.forced_lengths``); each side reports its lengths, and they are checked.
+* Precision. ``fp32`` on both sides, or ``best``: each side at the faster of fp32 and bf16 (ours
+  ``precision: bf16``; TRL ``bf16=True`` under ``ACCELERATE_MIXED_PRECISION=bf16``), as the fixed
+  lengths of this run show.
+* Adapters. ``hydra`` is our four models on one backbone, the values a head on the policy
+  (``ppo.hydra``), against TRL with all weights trained: the algorithm differs, prompts, tokens and
+  epochs are the same. TRL with LoRA on the policy alone stands beside it.
+* Memory. The peak resident set of each fresh process, imports and all.
+* Utilisation. Operations that one iteration needs, counted alike for all sides
+  (``subjects.ppo_work``), over its seconds and this machine's matmul rate in that precision.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from benchmarks.peers import TRL_WITH_PPO, install
+from benchmarks.side_by_side import (
+    Figures,
+    alternate,
+    answer,
+    compare,
+    median_of,
+    note,
+    parser,
+    spread,
+    start_side,
+    table,
+)
+from benchmarks.subjects import SHAPES, make_models, ppo_work, spread_of
+from stages.entry import run_command
+
+SIDES = ("ours", "trl")
+BESIDE = "trl LoRA"
+"""A side that is shown, and not compared: TRL's trainer with adapters on the policy alone."""
+PRECISIONS = ("float32", "bf16")
+DIFFERENCES = (
+    "Same: weights, prompts and their order, completion lengths, rollouts, epochs, minibatches,",
+    "  AdamW's numbers, attention kernel, no dropout, no moving average, no pretraining term.",
+    "More on our side: one more pass of the policy over each rollout, for old log-probabilities of",
+    "  the training forward; clipped gradient norms of policy and value model.",
+    "More on TRL's: logits of the prompts, in reference and training; all hidden states kept, and",
+    "  the logits of every generated token; a batch that generates until its longest row ends, and",
+    "  is padded to it in score and training.",
+    "Under bf16, TRL's trainer computes the training passes so; generation and scores stay fp32.",
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    Attributes:
+        name: its key in the JSON.
+        mode: which of our weights are trained, a key of ``ppo_sides.OUR_MODELS``; TRL's trains all.
+        precision: ``float32``, or ``best`` for each side's faster one.
+        lengths: ``fixed`` or ``eos``.
+        epochs: passes over a rollout.
+        minibatches: optimizer steps a pass.
+    """
+
+    name: str
+    mode: str
+    precision: Literal["float32", "best"]
+    lengths: Literal["fixed", "eos"]
+    epochs: int = 4
+    minibatches: int = 4
+
+    @property
+    def modes(self) -> dict[str, str]:
+        """Return which weights each side trains; TRL's adapters stand beside ours."""
+        beside = {BESIDE: "lora"} if self.mode == "hydra" else {}
+        return {"ours": self.mode, "trl": "full", **beside}
+
+
+CASES = (
+    Case("full_fp32_fixed", "full", "float32", "fixed"),
+    Case("full_fp32_fixed_1x1", "full", "float32", "fixed", epochs=1, minibatches=1),
+    Case("full_best_fixed", "full", "best", "fixed"),
+    Case("full_best_eos", "full", "best", "eos"),
+    Case("hydra_fixed", "hydra", "best", "fixed"),
+    Case("hydra_eos", "hydra", "best", "eos"),
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    Attributes:
+        shape: of all four models.
+        prompt_tokens: of every prompt.
+        max_new_tokens: limit of a completion.
+        batch: episodes an iteration.
+        warm_up: iterations of a process that are not counted.
+        counted: iterations of a process that are.
+        pairs: processes a side and case.
+    """
+
+    shape: str = "smollm2-135m"
+    prompt_tokens: int = 64
+    max_new_tokens: int = 64
+    batch: int = 8
+    warm_up: int = 1
+    counted: int = 2
+    pairs: int = 3
+
+    @property
+    def episodes(self) -> int:
+        """Return how many completions one process makes."""
+        return (self.warm_up + self.counted) * self.batch
+
+
+QUICK = Size(shape="tiny", prompt_tokens=16, max_new_tokens=16, counted=1, pairs=1)
+
+
+class Measurements:
+    """Measure cases, each side and precision once, and keep what was measured.
+
+    Args:
+        size: how much is measured.
+        recorded: lengths for the ``eos`` cases.
+        threads: of every process.
+        attention: transformers' kernel on both sides.
+    """
+
+    def __init__(
+        self, size: Size, recorded: Sequence[int], *, threads: int, attention: str
+    ) -> None:
+        self.size, self.recorded = size, recorded
+        self.threads, self.attention = threads, attention
+        self.models = make_models(size.shape)
+        self.peer = install(TRL_WITH_PPO)
+        self._known: dict[tuple[Any, ...], dict[str, list[Figures]]] = {}
+        self._best: dict[str, str] = {}
+
+    def of(self, case: Case) -> dict[str, list[Figures]]:
+        """Return each side's figures, one a pair, ``precision`` among them."""
+        if case.precision == "float32":
+            return self._measure(case, dict.fromkeys(case.modes, "float32"))
+        best = self._best_precision()
+        if case.lengths == "eos" or case.mode != "full":
+            return self._measure(case, {side: best[side.split()[0]] for side in case.modes})
+        both = {name: self._measure(case, dict.fromkeys(SIDES, name)) for name in PRECISIONS}
+        return {side: both[best[side]][side] for side in SIDES}
+
+    def _best_precision(self) -> dict[str, str]:
+        """Return the precision in which each side trains all weights faster, at fixed lengths."""
+        if not self._best:
+            fixed = Case("", "full", "float32", "fixed")
+            rates: dict[str, dict[str, float]] = {side: {} for side in SIDES}
+            for name in PRECISIONS:
+                measured = self._measure(fixed, dict.fromkeys(SIDES, name))
+                for side, figures in measured.items():
+                    rates[side][name] = median_of(figures, "episodes_per_second")
+            self._best = {side: max(of, key=of.__getitem__) for side, of in rates.items()}
+        return self._best
+
+    def _measure(self, case: Case, precisions: dict[str, str]) -> dict[str, list[Figures]]:
+        key = (case.mode, case.lengths, case.epochs, case.minibatches, *precisions.values())
+        if key not in self._known:
+            note(f"{case.mode}, {case.lengths}, {case.epochs}x{case.minibatches}, {precisions}")
+            sides = {
+                side: functools.partial(self._run, case, side, precisions[side])
+                for side in case.modes
+            }
+            self._known[key] = alternate(sides, self.size.pairs, note)
+        return self._known[key]
+
+    def _run(self, case: Case, side: str, precision: str, pair: int) -> Figures:
+        size, lengths = self.size, self.lengths(case, pair)
+        program = side.split()[0]
+        order = {
+            "side": program,
+            "mode": case.modes[side],
+            "precision": precision,
+            "shape": size.shape,
+            "policy": str(self.models.policy),
+            "reward": str(self.models.reward),
+            "prompt_tokens": size.prompt_tokens,
+            "max_new_tokens": size.max_new_tokens,
+            "lengths": lengths,
+            "batch": size.batch,
+            "epochs": case.epochs,
+            "minibatches": case.minibatches,
+            "warm_up": size.warm_up,
+            "attention": self.attention,
+            "threads": self.threads,
+        }
+        path = self.peer if program == "trl" else None
+        figures = start_side("benchmarks.ppo_sides", order, threads=self.threads, path=path)
+        counted = [min(n, size.max_new_tokens) for n in lengths[size.warm_up * size.batch :]]
+        mode = case.modes[side]
+        work = ppo_work(SHAPES[size.shape], size.prompt_tokens, counted, case.epochs, mode)
+        rate = work / size.counted / figures["seconds"]
+        return {**figures, "precision": precision, "flops_per_second": rate}
+
+    def lengths(self, case: Case, pair: int) -> list[int]:
+        """Return the lengths of a pair's completions; pairs go on in the recorded list."""
+        count = self.size.episodes
+        if case.lengths == "fixed":
+            return [self.size.max_new_tokens] * count
+        return [self.recorded[(pair * count + i) % len(self.recorded)] for i in range(count)]
+
+
+def summarize(measured: dict[str, list[Figures]], rates: dict[str, float]) -> Figures:
+    """Put one case's pairs together: each side's medians, the ratio of the rates and its spread.
+
+    Args:
+        measured: each side's figures, one a pair.
+        rates: the machine's matmul rate by precision, operations a second.
+    """
+    by_side = {
+        side: {
+            "precision": figures[0]["precision"],
+            **{
+                name: median_of(figures, name)
+                for name in ("episodes_per_second", "seconds", "rollout_seconds", "peak_bytes")
+            },
+            "utilisation": median_of(figures, "flops_per_second") / rates[figures[0]["precision"]],
+        }
+        for side, figures in measured.items()
+    }
+    paired = [[one["episodes_per_second"] for one in measured[side]] for side in SIDES]
+    memory = by_side["ours"]["peak_bytes"] / by_side["trl"]["peak_bytes"]
+    return {**compare(*paired)._asdict(), "memory_ratio": memory, **by_side}
+
+
+def show(cases: Sequence[Case], found: dict[str, Figures]) -> str:
+    """Lay out the cases as a table, a line a side."""
+    header = ["case", "epochs x minibatches", "side", "precision", "episodes/s", "s/iteration"]
+    header += ["of it rollout", "peak GiB", "utilisation", "ours / TRL [low, high]"]
+    rows = []
+    for case in cases:
+        figures = found[case.name]
+        for side in case.modes:
+            one = figures[side]
+            rows.append(
+                [
+                    case.name if side == "ours" else "",
+                    f"{case.epochs} x {case.minibatches}" if side == "ours" else "",
+                    side,
+                    one["precision"],
+                    f"{one['episodes_per_second']:.3f}",
+                    f"{one['seconds']:.1f}",
+                    f"{one['rollout_seconds']:.1f}",
+                    f"{one['peak_bytes'] / 2**30:.2f}",
+                    f"{one['utilisation']:.0%}",
+                    spread(figures) if side == "ours" else "",
+                ]
+            )
+    return table(header, rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark as a command."""
+    names = [case.name for case in CASES]
+    arguments = parser("ppo_vs_trl", __doc__)
+    arguments.add_argument("--cases", nargs="+", choices=names, default=names, metavar="NAME")
+    arguments.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa")
+    given = arguments.parse_args(argv)
+
+    def work() -> None:
+        from benchmarks.forced_lengths import recorded_lengths
+
+        size = QUICK if given.quick else Size()
+        size = dataclasses.replace(size, pairs=given.pairs or size.pairs)
+        recorded = recorded_lengths(size.max_new_tokens)
+        lengths = spread_of([min(n, size.max_new_tokens) for n in recorded])
+        machine = start_side(
+            "benchmarks.machine", {"threads": given.threads}, threads=given.threads
+        )
+        measurements = Measurements(
+            size, recorded, threads=given.threads, attention=given.attention
+        )
+        cases = [case for case in CASES if case.name in given.cases]
+        rates = machine["matmul_flops_per_second"]
+        found = {case.name: summarize(measurements.of(case), rates) for case in cases}
+        print(show(cases, found))
+        print("\n".join(["", "Where the work differs:", *DIFFERENCES]))
+        print(f"Recorded lengths, tokens: {lengths}")
+        print(f"Machine: {machine}")
+        ratios = {name: one["ratio"] for name, one in found.items()}
+        if "hydra_fixed" in found:
+            ratios["hydra_memory"] = found["hydra_fixed"]["memory_ratio"]
+        used = dataclasses.asdict(size)
+        answer({**ratios, "cases": found, "lengths": lengths, "machine": machine, "size": used})
+
+    return run_command(work)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
