@@ -1,0 +1,10 @@
+"""Gather all mutants."""
+
+from __future__ import annotations
+
+from tests.mutants.arithmetic import ARITHMETIC
+from tests.mutants.rollouts import ROLLOUTS
+from tests.mutants.states import STATES
+from tests.mutants.updates import UPDATES
+
+MUTANTS = (*ARITHMETIC, *ROLLOUTS, *UPDATES, *STATES)
