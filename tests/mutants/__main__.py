@@ -13,23 +13,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.mutants.mutant import Mutant
-from tests.mutants.runner import BaselineError, check_baseline, judge_all
+from tests.mutants.runner import BaselineError, Runner
 from tests.mutants.table import MUTANTS
 
 ROOT = Path(__file__).parents[2]
 
 
-def report(root: Path, mutants: Sequence[Mutant], jobs: int) -> int:
+def report(runner: Runner, mutants: Sequence[Mutant], jobs: int) -> int:
     """Judge mutants, print the table, and return the exit code."""
     started = time.monotonic()
     try:
-        check_baseline(root, mutants)
+        runner.check_baseline(mutants)
     except BaselineError as error:
         print(f"The tests must pass without a mutant:\n{error}", file=sys.stderr)
         return 1
     width = max(len(mutant.name) for mutant in mutants)
     killed = 0
-    for outcome in judge_all(root, mutants, jobs):
+    for outcome in runner.judge_all(mutants, jobs):
         killed += outcome.verdict == "killed"
         print(
             f"{outcome.mutant.name:{width}}  {outcome.verdict:14}  {outcome.seconds:5.1f} s  "
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     if not chosen:
         parser.error(f"no mutant's name holds {' or '.join(map(repr, given.names))}")
-    return report(ROOT, chosen, given.jobs)
+    return report(Runner(ROOT), chosen, given.jobs)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ ROLLOUTS = (
         ("test_rewards.py::test_a_model_of_the_policys_tokens_reads_ids_and_subtracts_its_offset",),
     ),
     Mutant(
-        "score: at the last column",
+        "score: read at the last column",
         MODELS,
         "hidden[rows, last_token(mask)]",
         "hidden[:, -1]",

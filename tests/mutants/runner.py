@@ -1,10 +1,16 @@
-"""Run tests against mutants, each in a copy of the project of its own."""
+"""Run tests against mutants, each in a copy of the project of its own.
+
+Most of such a test's time goes into importing its libraries, which no mutant changes. So the tests
+run in processes that are forked from one that has imported the libraries, and nothing of the
+project (where there is no such fork, each process imports them itself).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,10 +23,15 @@ from typing import Literal
 from tests.mutants.mutant import DoesNotApplyError, Mutant
 
 Verdict = Literal["killed", "survived", "does not apply", "broken"]
+LIBRARIES = (
+    *("torch", "accelerate", "peft", "scipy.optimize", "transformers.generation"),
+    *("transformers.models.llama.modeling_llama", "transformers.modeling_layers"),
+)
+"""What nearly every test imports; one that is left out costs time and nothing else."""
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "runs", "build", "dist")
 """What no test of a mutant reads; ``.venv`` and ``.git`` among it."""
 SECONDS = 300
-"""A mutant that takes longer is broken: it hangs instead of failing."""
+"""A mutant whose tests take longer is broken: it hangs instead of failing."""
 
 
 class BaselineError(Exception):
@@ -44,71 +55,95 @@ class Outcome:
     seconds: float
 
 
-def run_tests(
-    root: Path, tests: Sequence[str], seconds: float | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run tests in a copy of the project until one fails, for no longer than some seconds."""
-    # No byte code: it is valid by size and second, and mutants may share both with the original.
-    alone = {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    options = ("-x", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider")
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *tests],
-        cwd=root,
-        env={**os.environ, **alone},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=seconds,
-    )
+class Runner:
+    """Judge mutants of a project, whose own folder is only read.
 
-
-def check_baseline(root: Path, mutants: Iterable[Mutant]) -> None:
-    """Run all that the mutants name on the code as it is.
-
-    Raises:
-        BaselineError: if a test fails, or is not there.
+    Args:
+        root: of the project.
+        libraries: what to import once for all tests.
     """
-    tests = list(dict.fromkeys(test for mutant in mutants for test in mutant.test_ids))
-    with tempfile.TemporaryDirectory() as folder:
-        done = run_tests(_copy(root, folder), tests)
-    if done.returncode:
-        raise BaselineError(f"{done.stdout}\n{done.stderr}".strip())
 
+    def __init__(self, root: Path, libraries: Sequence[str] = LIBRARIES) -> None:
+        self.root = root
+        # Before the process that imports the libraries, and with them counts the threads.
+        os.environ["OMP_NUM_THREADS"] = "1"
+        forks = "forkserver" in multiprocessing.get_all_start_methods()
+        self._context = multiprocessing.get_context("forkserver" if forks else "spawn")
+        self._context.set_forkserver_preload(list(libraries))
 
-def judge(root: Path, mutant: Mutant) -> Outcome:
-    """Run a mutant's tests on a copy of the project with the mutant in it."""
-    started = time.monotonic()
+    def check_baseline(self, mutants: Iterable[Mutant]) -> None:
+        """Run all tests that mutants name on the code as it is.
 
-    def outcome(verdict: Verdict, detail: str) -> Outcome:
+        Raises:
+            BaselineError: if a test fails, or is not there.
+        """
+        tests = list(dict.fromkeys(test for mutant in mutants for test in mutant.test_ids))
+        with self._copy() as copy:
+            code, output = self._run_tests(copy, tests)
+        if code != 0:
+            raise BaselineError(output)
+
+    def judge_all(self, mutants: Sequence[Mutant], jobs: int) -> Iterator[Outcome]:
+        """Yield the outcomes in the mutants' order, ``jobs`` of them at work at a time."""
+        with ThreadPoolExecutor(jobs) as pool:
+            yield from pool.map(self.judge, mutants)
+
+    def judge(self, mutant: Mutant) -> Outcome:
+        """Run a mutant's tests on a copy of the project with the mutant in it."""
+        started = time.monotonic()
+        verdict, detail = self._try(mutant)
         return Outcome(mutant, verdict, detail, time.monotonic() - started)
 
-    with tempfile.TemporaryDirectory() as folder:
-        copy = _copy(root, folder)
-        try:
-            mutant.apply(copy)
-            done = run_tests(copy, mutant.test_ids, SECONDS)
-        except DoesNotApplyError as error:
-            return outcome("does not apply", str(error))
-        except subprocess.TimeoutExpired:
-            return outcome("broken", f"no result after {SECONDS} seconds")
-    if done.returncode == 0:
-        return outcome("survived", mutant.why)
-    if done.returncode == 1:
-        return outcome("killed", _failed_test(done.stdout))
-    # The module cannot be imported, or a test is not there: that is no test failing.
-    return outcome("broken", (done.stdout + done.stderr).strip().splitlines()[-1])
+    def _try(self, mutant: Mutant) -> tuple[Verdict, str]:
+        with self._copy() as copy:
+            try:
+                mutant.apply(copy)
+            except DoesNotApplyError as error:
+                return "does not apply", str(error)
+            code, output = self._run_tests(copy, mutant.test_ids, SECONDS)
+        if code == 0:
+            return "survived", mutant.why
+        if code == 1:
+            return "killed", _failed_test(output)
+        # The module cannot be imported, or a test is not there: that is no test failing.
+        return "broken", output.splitlines()[-1] if code else f"no result after {SECONDS} seconds"
+
+    @contextlib.contextmanager
+    def _copy(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(shutil.copytree(self.root, Path(folder) / "copy", ignore=LEFT_OUT))
+
+    def _run_tests(
+        self, copy: Path, tests: Sequence[str], seconds: float | None = None
+    ) -> tuple[int | None, str]:
+        """Return pytest's exit code, None after too many seconds, and what it printed."""
+        log = copy.parent / "log"
+        process = self._context.Process(target=_test_in, args=(copy, log, tests))
+        process.start()
+        process.join(seconds)
+        code = process.exitcode
+        if code is None:
+            process.kill()
+            process.join()
+        return code, log.read_text(encoding="utf-8", errors="replace").strip()
 
 
-def judge_all(root: Path, mutants: Sequence[Mutant], jobs: int) -> Iterator[Outcome]:
-    """Yield the outcomes in the mutants' order, ``jobs`` of them at work at a time."""
-    with ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(lambda mutant: judge(root, mutant), mutants)
+def _test_in(copy: Path, log: Path, tests: Sequence[str]) -> None:
+    """Be a process of its own that runs tests in a copy until one fails."""
+    with log.open("wb") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    os.chdir(copy)
+    sys.path.insert(0, str(copy))
+    # Plugins that the suite does without may be imported already, which pytest warns of.
+    os.environ |= {"PYTHONPATH": str(copy), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    sys.dont_write_bytecode = True
+    import pytest
 
-
-def _copy(root: Path, folder: str) -> Path:
-    return Path(shutil.copytree(root, Path(folder) / "copy", ignore=LEFT_OUT))
+    options = ("-x", "-q", "-rfE", "--tb=short", "-p", "no:cacheprovider")
+    raise SystemExit(int(pytest.main([*options, *tests])))
 
 
 def _failed_test(output: str) -> str:
     lines = [line for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    return lines[0].split(" - ")[0].split("::")[-1] if lines else "a test failed"
+    return lines[-1].split(" - ")[0].split("::")[-1] if lines else "a test failed"
