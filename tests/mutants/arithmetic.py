@@ -164,14 +164,6 @@ ARITHMETIC = (
         ("test_advantages.py",),
     ),
     Mutant(
-        "GAE: rewards of padding",
-        ADVANTAGES,
-        "    rewards = torch.where(completion_mask, rewards, 0.0)\n",
-        "",
-        "Rewards behind the end reach the tokens before it.",
-        ("test_advantages.py",),
-    ),
-    Mutant(
         "returns: without the values",
         ADVANTAGES,
         "torch.where(completion_mask, advantages + values, 0.0)",

@@ -65,7 +65,7 @@ ROLLOUTS = (
         "            finished[row].append(token)\n",
         "            if token != formatter.end_id:\n                finished[row].append(token)\n",
         "No completion seems to end, and ending is never learned.",
-        ("test_sampling.py",),
+        ("test_sampling.py::test_a_completion_ends_at_its_first_end_token",),
     ),
     Mutant(
         "log-probabilities: off by a column",

@@ -14,6 +14,7 @@ ENTROPY = "test_ppo.py::test_the_entropy_bonus_adds_the_gradient_of_the_entropy"
 ENGINE = "test_ppo.py::test_another_engines_tokens_are_weighted_in_the_policy_loss_alone"
 STEPS = "test_ppo.py::test_every_epoch_shuffles_all_episodes_and_every_step_has_its_number"
 PTX_SCALE = "test_ptx.py::test_ptx_adds_gamma_times_the_pretraining_gradient"
+PADDING = "test_ppo.py::test_what_stands_in_the_padding_changes_no_loss"
 
 UPDATES = (
     Mutant(
@@ -86,7 +87,7 @@ UPDATES = (
         "loss = masked_sum(policy_losses, mask) + value_loss",
         "loss = policy_losses.sum() + value_loss",
         "Padding has a gradient.",
-        ("test_ppo.py::test_what_stands_in_the_padding_changes_no_loss",),
+        (PADDING,),
     ),
     Mutant(
         "value loss: padding counts",
@@ -94,7 +95,7 @@ UPDATES = (
         "self.trained.value_coef * masked_sum(value_losses, mask)",
         "self.trained.value_coef * value_losses.sum()",
         "The value model learns 0 at padding.",
-        ("test_ppo.py::test_what_stands_in_the_padding_changes_no_loss",),
+        (PADDING,),
     ),
     Mutant(
         "entropy bonus: sign",
@@ -110,7 +111,7 @@ UPDATES = (
         "masked_sum(token_entropy(logits), mask)",
         "token_entropy(logits).sum()",
         "The bonus grows with the padding.",
-        (ENTROPY,),
+        (PADDING,),
     ),
     Mutant(
         "importance weights: not in the loss",
