@@ -11,6 +11,7 @@ TRAINER = "pipeline/checkpointing.py"
 
 THREE = "test_ranking_loss.py::test_three_completions_by_hand"
 COLLATED = "test_sft.py::test_a_collated_row_starts_again_at_each_example"
+GRADIENT = "test_checkpointing.py::test_a_step_takes_the_mean_gradient_over_labelled_tokens"
 
 SUPERVISED = (
     Mutant(
@@ -99,6 +100,14 @@ SUPERVISED = (
         'return int((batch["labels"][:, 1:] != IGNORED).sum())',
         'return batch["labels"][:, 1:].numel()',
         "Long prompts shrink the gradient.",
-        ("test_checkpointing.py", "test_sft.py::test_demonstrations_are_learned"),
+        (GRADIENT,),
+    ),
+    Mutant(
+        "language model's loss: mean over a micro-batch",
+        TRAINER,
+        "loss * self._crew.world_size / num_items_in_batch",
+        "loss * self._crew.world_size / self.count_items(inputs)",
+        "Accumulating more micro-batches raises the learning rate.",
+        (GRADIENT,),
     ),
 )
