@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 CODE := pipeline stages tests benchmarks .ci
 
-.PHONY: setup fmt lint types check test test-all demo demo-seeds clean
+.PHONY: setup fmt lint types check test test-all mutants demo demo-seeds clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,10 @@ test: setup
 
 test-all: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+# Deliberate mistakes, one at a time, in copies of the code; a test must notice each.
+mutants: setup
+	$(BIN)/python -m tests.mutants --jobs 2
 
 demo: setup
 	$(BIN)/python -m stages.demo configs/tiny.yaml

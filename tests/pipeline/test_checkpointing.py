@@ -46,6 +46,13 @@ def collate(rows):
     return {"input_ids": ids, "labels": ids}
 
 
+def collate_parts(rows):
+    """Label the ends of the rows only, more or less of each."""
+    ids = torch.stack(rows)
+    starts = ids[:, :1] % 10
+    return {"input_ids": ids, "labels": ids.where(torch.arange(ids.shape[1]) > starts, -100)}
+
+
 @pytest.fixture
 def rows(tiny_tokenizer):
     generator = torch.Generator().manual_seed(5)
@@ -56,7 +63,15 @@ def rows(tiny_tokenizer):
 def train(make_policy, rows):
     """Return a function that trains in a folder, and can be killed after a step."""
 
-    def run(folder: Path, *, kill: int | None = None, model=None, dropout=0.1, **fields):
+    def run(
+        folder: Path,
+        *,
+        kill: int | None = None,
+        model=None,
+        dropout=0.1,
+        collator=collate,
+        **fields,
+    ):
         defaults = {
             "batch_size": 4,
             "micro_batch_size": 2,
@@ -88,7 +103,7 @@ def train(make_policy, rows):
                 stage,
                 model,
                 arguments,
-                data_collator=collate,
+                data_collator=collator,
                 train_dataset=Ordered(rows, epoch_order(ROWS, STEPS * section.batch_size, seed=0)),
                 eval_dataset=rows[:3],
                 epoch_rows=ROWS,
@@ -186,6 +201,24 @@ def test_the_logged_loss_is_the_mean_over_the_tokens_of_the_steps(train, tmp_pat
     assert trained == pytest.approx([losses[batch].mean().item() for batch in order], rel=1e-12)
     validated = next(line["eval_loss"] for line in lines(tmp_path) if "eval_loss" in line)
     assert validated == pytest.approx(losses[:3].mean().item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("micro", [1, 4])
+def test_a_step_takes_the_mean_gradient_over_labelled_tokens(train, tmp_path, rows, micro):
+    fields = {"learning_rate": 1e-30, "log_every": 1, "micro_batch_size": micro}
+    trainer = train(tmp_path, dropout=0.0, collator=collate_parts, **fields)
+    norms = [line["grad_norm"] for line in lines(tmp_path) if "grad_norm" in line]
+    model = trainer.model.eval()
+    expected = []
+    for batch in epoch_order(ROWS, STEPS * 4, seed=0).reshape(STEPS, 4):
+        labels = collate_parts([rows[i] for i in batch])["labels"][:, 1:]
+        logprobs = model(rows[batch]).logits[:, :-1].log_softmax(-1)
+        model.zero_grad()
+        (-logprobs[labels >= 0, labels[labels >= 0]].mean()).backward()
+        gradients = torch.cat([weight.grad.flatten() for weight in model.parameters()])
+        expected.append(float(gradients.norm()))
+    # HF's RMSNorm goes back through float32, in batches of other sizes.
+    assert norms == pytest.approx(expected, rel=1e-5)
 
 
 def test_validation_does_not_depend_on_its_batches(train, tmp_path, rows):

@@ -106,8 +106,9 @@ def test_at_the_start_policy_and_reference_are_one(make_hydra_trainer, way):
         for name, w in made.backbone.model.named_parameters()
         if not torch.equal(w, start[name])
     ]
-    assert moved
-    assert all("lora_" in name and ".reward." not in name for name in moved)
+    adapters = {"policy", "average"} | ({"value"} if way == "adapter" else set())
+    assert {name.split(".")[-2] for name in moved} == adapters
+    assert all("lora_" in name for name in moved)
     assert trainer.step()["objective/kl"] != 0
 
 
@@ -138,7 +139,7 @@ def test_micro_batches_change_no_number(make_hydra_trainer, ptx_text, way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_its_gradient_is_that_of_models_with_merged_weights(make_hydra_trainer, way, tmp_path):
-    trainer, made = make_hydra_trainer(way, ema_decay=None)
+    trainer, made = make_hydra_trainer(way, ema_decay=None, temperature=0.7)
     for _ in range(2):
         trainer.step()
     rollout = roll(trainer)
@@ -155,7 +156,7 @@ def test_its_gradient_is_that_of_models_with_merged_weights(make_hydra_trainer, 
             real = rollout.ids[i][rollout.attention_mask[i]][None]
             mask = rollout.completion_mask[i]
             count = int(mask.sum())
-            logprobs = policy(real).logits.log_softmax(-1)[0, :-1]
+            logprobs = (policy(real).logits / 0.7).log_softmax(-1)[0, :-1]
             taken = logprobs.gather(1, real[0, 1:, None])[-count:, 0]
             assert torch.allclose(rollout.logprobs[i][mask], taken, rtol=0, atol=1e-9)
             values = value(real).logits[0, -count - 1 : -1, 0]
@@ -285,7 +286,8 @@ def test_what_is_saved_loads_by_itself(make_hydra_trainer, policy_folder, tmp_pa
 
 
 def test_a_head_on_the_policy_learns_at_the_values_rate(policy_folder, change):
-    section = change(hydra=HydraSection(value="trunk"), learning_rate=1e-3, value_learning_rate=0.1)
+    hydra = HydraSection(value="trunk", value_coef=0.3)
+    section = change(hydra=hydra, learning_rate=1e-3, value_learning_rate=0.1)
     made = make_hydra(
         load_policy(policy_folder, torch.float64),
         section.hydra,
@@ -295,6 +297,7 @@ def test_a_head_on_the_policy_learns_at_the_values_rate(policy_folder, change):
         seed=0,
     )
     trained = ActorCritic(section, Workers("float64"), made.policy, None)
+    assert trained.value_coef == 0.3
     trained.scale_rates(0.5)
     rates = {
         id(weight): group["lr"]

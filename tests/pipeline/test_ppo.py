@@ -68,15 +68,139 @@ def test_the_first_gradient_is_reinforces(make_trainer, change):
         assert torch.allclose(computed[name], weight.grad, atol=1e-9), name
 
 
-def test_rollout_logprobs_are_teacher_forced_logprobs(make_trainer):
-    trainer = make_trainer()
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_rollout_logprobs_are_teacher_forced_logprobs(make_trainer, change, temperature):
+    trainer = make_trainer(change(temperature=temperature), policy_seed=3)
     rollout = roll(trainer)
+    asked = (rollout.logprobs, trainer.policy), (rollout.ref_logprobs, trainer.ref_policy)
     for row in range(len(rollout)):
         real = rollout.ids[row][rollout.attention_mask[row]]
         count = int(rollout.completion_mask[row].sum())
-        logits = trainer.policy(input_ids=real[None]).logits[0]
-        expected = logits.log_softmax(-1)[torch.arange(len(real) - 1), real[1:]][-count:]
-        assert torch.allclose(rollout.logprobs[row, :count], expected, atol=1e-6)
+        for computed, model in asked:
+            logprobs = (model(input_ids=real[None]).logits[0] / temperature).log_softmax(-1)
+            expected = logprobs[torch.arange(len(real) - 1), real[1:]][-count:]
+            assert torch.allclose(computed[row, :count], expected, atol=1e-6)
+
+
+def whitened(values, keep_mean):
+    white = (values - values.mean()) / (values.var(correction=0) + 1e-8).sqrt()
+    return white + values.mean() if keep_mean else white
+
+
+@pytest.mark.parametrize("whitens", [False, True])
+def test_a_rollout_is_what_its_definitions_make_of_the_answers(make_trainer, change, whitens):
+    section = change(
+        **{"gamma": 0.9, "gae_lambda": 0.5, "kl_target": 1.0, "kl_horizon": 8, "score_clip": 0.5},
+        **{"whiten_rewards": whitens, "whiten_advantages": whitens},
+        **{"max_new_tokens": 40, "temperature": 9.0},
+    )
+    trainer = make_trainer(section, policy_seed=3)
+    trainer.kl.update(100.0, 8)
+    rollout = roll(trainer)
+    # The controller's coefficient, which is no longer the section's.
+    beta = 0.1 * 1.2
+    lengths = rollout.completion_mask.sum(dim=1).tolist()
+    assert len(set(lengths)) > 1
+    rewards = []
+    for row, length in enumerate(lengths):
+        rewards.append(-beta * (rollout.logprobs - rollout.ref_logprobs)[row, :length])
+        rewards[-1][-1] += rollout.scores[row].clamp(-0.5, 0.5)
+    if whitens:
+        rewards = whitened(torch.cat(rewards), keep_mean=True).split(lengths)
+    advantages, returns = [], []
+    for row, length in enumerate(lengths):
+        values = torch.nn.functional.pad(rollout.values[row, :length], (0, 1))
+        deltas = rewards[row] + 0.9 * values[1:] - values[:-1]
+        weights = 0.45 ** torch.arange(length, dtype=torch.float64)
+        sums = [float(deltas[t:] @ weights[: length - t]) for t in range(length)]
+        advantages.append(torch.tensor(sums, dtype=torch.float64))
+        returns.append(advantages[-1] + values[:-1])
+    if whitens:
+        advantages = whitened(torch.cat(advantages), keep_mean=False).split(lengths)
+    for name, rows in (("rewards", rewards), ("advantages", advantages), ("returns", returns)):
+        computed = getattr(rollout, name)[rollout.completion_mask]
+        assert torch.allclose(computed, torch.cat(rows), rtol=0, atol=1e-9), name
+
+
+class OneOf(Workers):
+    """Be one of some processes, whose gradients stay apart."""
+
+    def __init__(self, rank, world_size):
+        super().__init__("float64")
+        self.place_among = rank, world_size
+
+    rank = property(lambda self: self.place_among[0])
+    world_size = property(lambda self: self.place_among[1])
+
+    def total(self, values):
+        return values
+
+
+def models_of(trainer):
+    return trainer.policy, trainer.value_model
+
+
+def gradients_of(trainer):
+    return [w.grad.clone() for model in models_of(trainer) for w in model.parameters()]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_step_takes_the_mean_over_tokens_however_they_are_shared_out(
+    make_trainer, change, ptx_text, monkeypatch, processes
+):
+    text = ptx_text(rows=8)
+    section = change(
+        **{"minibatch_size": 8, "micro_batch_size": 3, "max_grad_norm": None, "ema_decay": None},
+        **{"max_new_tokens": 40, "temperature": 9.0, "ptx_coef": 3.0, "ptx_ratio": 1.0},
+    )
+    whole = make_trainer(section, ptx=text)
+    rollout = roll(whole)
+    shared = []
+    for rank in range(processes):
+        trainer = make_trainer(section, ptx=text)
+        trainer.workers = trainer.ptx.workers = OneOf(rank, processes)
+        monkeypatch.setattr(trainer.trained, "step", lambda: None)
+        trainer.train_on(rollout, 0, Average())
+        shared.append(gradients_of(trainer))
+    loss = 0.0
+    for row in range(len(rollout)):
+        real = rollout.ids[row][rollout.attention_mask[row]][None]
+        count = int(rollout.completion_mask[row].sum())
+        logprobs = (whole.policy(input_ids=real).logits / 9).log_softmax(-1)[0, :-1]
+        taken = logprobs.gather(1, real[0, 1:, None])[-count:, 0]
+        values = whole.value_model(input_ids=real).logits[0, -count - 1 : -1, 0]
+        # Before the first step the ratio is 1 and no value has changed: nothing is clipped.
+        loss = loss - (rollout.advantages[row, :count] * taken).sum()
+        loss = loss + 0.5 * ((values - rollout.returns[row, :count]) ** 2).sum()
+    logprobs = whole.policy(input_ids=text).logits[:, :-1].log_softmax(-1)
+    ptx_loss = -logprobs.gather(2, text[:, 1:, None]).mean()
+    (loss / int(rollout.completion_mask.sum()) + 3 * ptx_loss).backward()
+    for expected, *parts in zip(gradients_of(whole), *shared, strict=True):
+        # HF's RMSNorm goes back through float32, in batches of other shapes.
+        assert torch.allclose(sum(parts) / processes, expected, rtol=0, atol=5e-6)
+    assert min(float(gradient.abs().max()) for gradient in gradients_of(whole)) > 1e-4
+
+
+def test_every_epoch_shuffles_all_episodes_and_every_step_has_its_number(
+    make_trainer, change, monkeypatch
+):
+    trainer = make_trainer(change(num_ppo_epochs=2, minibatch_size=2))
+    seen, steps = [], []
+
+    def note(minibatch, step, tally):
+        del tally
+        seen.extend(minibatch.prompts)
+        steps.append(step)
+
+    monkeypatch.setattr(trainer, "train_on", note)
+    rollout = roll(trainer)
+    for trainer.iteration in range(2):
+        trainer.update(rollout, Average())
+    epochs = [seen[start : start + 8] for start in range(0, 32, 8)]
+    orders = {tuple(epoch.index(prompt) for prompt in rollout.prompts) for epoch in epochs}
+    assert len(orders) == 4
+    assert all(sorted(order) == list(range(8)) for order in orders)
+    assert steps == list(range(16))
 
 
 def test_scores_are_the_reward_models_at_the_last_token_less_offset_and_penalty(
@@ -122,11 +246,11 @@ def test_micro_batches_change_no_figure_and_no_weight(
         assert torch.allclose(a, b, atol=1e-6)
 
 
-def test_padding_changes_no_loss(make_trainer):
-    trainer = make_trainer()
+def test_what_stands_in_the_padding_changes_no_loss(make_trainer, change):
+    trainer = make_trainer(change(entropy_coef=0.3))
     rollout = roll(trainer)
     padded = {
-        name: torch.nn.functional.pad(tensor, (0, 3))
+        name: torch.nn.functional.pad(tensor, (0, 3), value=7 if tensor.is_floating_point() else 0)
         if torch.is_tensor(tensor) and tensor.dim() == 2
         else tensor
         for name, tensor in vars(rollout).items()

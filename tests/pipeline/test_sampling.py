@@ -98,14 +98,18 @@ def test_the_extremes_of_the_uniform_pick_possible_tokens():
 
 
 def test_a_completion_ends_at_its_first_end_token(make_policy, tiny_formatter):
-    completions = sample(make_policy(), tiny_formatter, sample_index=2)
+    decoding = DecodingSection(max_new_tokens=40, temperature=9.0)
+    completions = sample(
+        make_policy(), tiny_formatter, PROMPTS * 3, decoding, sample_index=[*range(15)]
+    )
+    assert {completion.finish_reason for completion in completions} == {"eos", "length"}
     for completion in completions:
         ends = [i for i, token in enumerate(completion.ids) if token == tiny_formatter.end_id]
         if completion.finish_reason == "eos":
             assert ends == [len(completion.ids) - 1]
         else:
             assert not ends
-            assert len(completion.ids) == DECODING.max_new_tokens
+            assert len(completion.ids) == 40
 
 
 def test_the_end_is_forbidden_before_the_least_length(make_policy, tiny_formatter):
