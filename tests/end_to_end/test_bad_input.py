@@ -109,7 +109,8 @@ def test_prompts_that_repeat_are_left_out_and_counted(run_dir, make_line, tmp_pa
     assert done.returncode == 0, done.stderr
     first = Prompt.from_text("Where does Mia live?")
     said = (
-        f"{path}: left out duplicate prompts: 2, the first {first.id} ('Where does Mia live?'...)"
+        f"steerline: {path}: left out duplicate prompts: 2, the first {first.id} "
+        "('Where does Mia live?'...)"
     )
     assert said in done.stderr.splitlines()
     shown = (run_dir / "ppo/samples.jsonl").read_text().splitlines()
