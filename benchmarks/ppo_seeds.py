@@ -68,7 +68,7 @@ class Outcome:
         diverged: why it counts as diverged; empty where it does not.
         figures: mean score, KL and win rate on held-out prompts, and the start's score; empty where
             a number was not finite.
-        seconds: of the whole stage, loading included.
+        seconds: of the whole stage, loading included; 0 where it did not end.
     """
 
     mode: str
@@ -193,7 +193,7 @@ def summarize(outcomes: Iterable[Outcome]) -> dict[str, dict[str, Any]]:
         summary[mode] = {
             "seeds": len(rows),
             "diverged": sum(bool(row.diverged) for row in rows),
-            "seconds": statistics.fmean(row.seconds for row in rows),
+            "seconds": statistics.fmean([row.seconds for row in rows if row.figures] or [0.0]),
         }
         for name in (*FIGURES, "start_scores") if ended else ():
             values = [figures[name] for figures in ended]

@@ -22,9 +22,10 @@ def count_vowels(prompts, completions):
     return [10 * sum(c in "aeiou" for c in text) / max(len(text), 1) - 3 for text in completions]
 '''
 RISE = 0.3
-"""Least rise of the mean score from the first quarter to the last: four standard errors."""
-MOST_KL = 12.0
-"""Nats a completion; the measured runs end below 9."""
+"""Least rise of the mean score from first to last quarter: four standard errors; the smallest was
+0.62 when this was set."""
+MOST_KL = 8.0
+"""Nats a completion; the highest of the six was 5.3 when this was set."""
 
 
 @pytest.fixture(scope="module")
