@@ -6,7 +6,7 @@ the limits stand below, each with its reason. A finding is advice: it stops noth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pipeline.config.ppo import PpoSection
@@ -71,6 +71,24 @@ class Finding(NamedTuple):
     sentence: str
 
 
+class Course(NamedTuple):
+    """How long something has been wrong, by a training's log.
+
+    Attributes:
+        name: the finding's short name.
+        sentence: as it was said last.
+        first: iteration of the first such finding.
+        last: iteration of the last.
+        iterations: how many had it.
+    """
+
+    name: str
+    sentence: str
+    first: int
+    last: int
+    iterations: int
+
+
 class Doctor:
     """Remember how a training started and how it has gone lately, and tell what is wrong.
 
@@ -125,6 +143,22 @@ class Doctor:
         yield from _entropy(self._section, now, start)
         yield from _completions(self._section, now, start)
         yield from _scores(self._section, now, start, patient=self._count >= PATIENT)
+
+
+def trace_findings(rows: Iterable[Mapping[str, Any]]) -> list[Course]:
+    """Return the findings of a ``metrics.jsonl``, in the order in which they were first made.
+
+    What has not the form of a finding is passed over: other stages log other things.
+    """
+    courses: dict[str, Course] = {}
+    for row in rows:
+        found, step = row.get("doctor"), row.get("step")
+        if not isinstance(found, Mapping) or type(step) is not int:
+            continue
+        for name, sentence in found.items():
+            before = courses.get(name, Course(name, "", step, step, 0))
+            courses[name] = Course(name, str(sentence), before.first, step, before.iterations + 1)
+    return list(courses.values())
 
 
 def _mean(rows: Sequence[Figures]) -> dict[str, float]:

@@ -47,6 +47,10 @@ class RewardError(SteerlineError):
     """Report a reward that fails, or gives something else than one finite number a completion."""
 
 
+class DivergedError(SteerlineError):
+    """Report a training whose numbers are no longer finite."""
+
+
 class StoreError(SteerlineError):
     """Report a label store that cannot be opened, or a judgment that it refuses."""
 

@@ -1,7 +1,8 @@
 """Measure a policy during its training on prompts that it is not trained on, and keep the best.
 
 Every evaluation answers the same prompts with the same random numbers, as does the policy that
-training started from: what differs between two answers is the policy alone.
+training started from, the model of ``ppo.init``: what differs between two answers is the policy
+alone.
 """
 
 from __future__ import annotations

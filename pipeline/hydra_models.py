@@ -8,11 +8,13 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig
+from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from pipeline.config.hydra import HydraSection
 from pipeline.hydra import Backbone, Branch, add_reward, lora_config, merge, new_head
-from pipeline.models import blank_value_model, load_policy, score_offset
+from pipeline.models import blank_value_model, check_adapters, load_policy, score_offset
 
 POLICY, VALUE, AVERAGE = "policy", "value", "average"
 
@@ -62,8 +64,10 @@ def make_hydra(
         seed: of the adapters' first matrices.
 
     Raises:
+        ConfigError: if a layer that is to get adapters is not in the model, or is not linear.
         ModelError: if the reward model's adapters do not fit.
     """
+    check_adapters(model, section.lora, "ppo.hydra", (nn.Linear, Conv1D))
     backbone = Backbone(model)
     config = lora_config(section.lora, start)
     backbone.add(POLICY, config, seed=seed, trained=True)

@@ -367,17 +367,25 @@ def set_attention(model: PreTrainedModel, attention: Attention, where: str) -> N
         ) from error
 
 
-def check_adapters(model: nn.Module, lora: LoraSection, where: str) -> None:
+def check_adapters(
+    model: nn.Module, lora: LoraSection, where: str, kinds: tuple[type, ...] = (nn.Module,)
+) -> None:
     """Check that every layer that is to get adapters is in the model.
 
     A name stands for the modules whose path ends with it, any other string than ``all-linear`` is
     a regular expression of whole paths (PEFT).
 
+    Args:
+        model: what is to get adapters.
+        lora: which layers are.
+        where: path of the section, for the error.
+        kinds: classes of layers that can have them.
+
     Raises:
-        ConfigError: if a name or the expression fits no module; names ``where``.
+        ConfigError: if a name or the expression fits no module of the kinds; names ``where``.
     """
     wanted = lora.target_modules
-    paths = [path for path, _ in model.named_modules()]
+    paths = [path for path, layer in model.named_modules() if isinstance(layer, kinds)]
     if wanted == "all-linear":
         unknown: list[str] = []
     elif isinstance(wanted, str):
@@ -430,8 +438,6 @@ def _load(
     # Transformers would draw what is missing at random, and only warn.
     logging.set_verbosity_error()
     safe = {} if "gguf_file" in options else {"use_safetensors": True}
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
     try:
         model: PreTrainedModel
         model, found = kind.from_pretrained(

@@ -14,7 +14,7 @@ from torch.optim import AdamW, Optimizer
 
 from pipeline.config.ppo import PpoSection
 from pipeline.distributed import Workers
-from pipeline.errors import SteerlineError
+from pipeline.errors import DivergedError
 
 
 def make_optimizer(section: PpoSection, *rated: tuple[Iterable[nn.Parameter], float]) -> AdamW:
@@ -86,11 +86,11 @@ def require_finite(iteration: int, figures: Mapping[str, float]) -> None:
     """Stop a training before a number that is not finite reaches a weight.
 
     Raises:
-        SteerlineError: naming the first such figure.
+        DivergedError: naming the first such figure.
     """
     for name, figure in figures.items():
         if not math.isfinite(figure):
-            raise SteerlineError(
+            raise DivergedError(
                 f"{name} of iteration {iteration} must be finite, got {figure}; no step was taken "
                 "and the last checkpoint is kept. Lower the learning rates, or look at the scores."
             )

@@ -81,7 +81,10 @@ class PPOLoop:
         return self.figures
 
     def evaluate(self, held_out: HeldOut) -> dict[str, float]:
-        """Measure the candidate on held-out prompts, and keep its weights if it is the best."""
+        """Measure the candidate on held-out prompts, and keep its weights if it is the best.
+
+        Its win rate is against the reference, which is the model of ``ppo.init``.
+        """
         started, trainer = time.perf_counter(), self.trainer
         figures = held_out.measure(trainer.candidate, trainer.ref_policy)
         best = self.selection.note(trainer.iteration, figures["eval/scores"])
@@ -103,7 +106,9 @@ class PPOLoop:
         findings = self.doctor.examine(figures)
         for sentence in self.doctor.news(findings):
             if self.trainer.workers.rank == 0:
-                logger.warning("iteration %d: %s", self.trainer.iteration, sentence)
+                logger.warning(
+                    "%s, iteration %d: %s", self.stage.name, self.trainer.iteration, sentence
+                )
         return {"doctor": findings} if findings else {}
 
     def show_samples(self) -> None:

@@ -125,6 +125,29 @@ def read_jsonl(path: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, row
 
 
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a stage's log, none where there is no file.
+
+    The stage may still be writing: a cut last line is left out.
+
+    Raises:
+        DataError: if another line is not JSON.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                if not line.endswith(b"\n"):
+                    return
+                what = f"not a JSON object ({error}). Run the stage again with --force."
+                raise DataError.at(path, number, what) from error
+            if isinstance(row, dict):
+                yield row
+
+
 def write_jsonl(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
     """Write one JSON object a line and return how many were written."""
     count = 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -39,9 +40,18 @@ NO_BARS = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
 }
+PREFIX = "steerline: "
 CONFIG_HELP = "the run's YAML"
 OVERRIDE_HELP = "configuration set here, e.g. ppo.kl_coef=0.05"
 FORCE_HELP = "overwrite a finished stage, or one made from other inputs"
+
+
+class Speaker(logging.Handler):
+    """Say a warning of ours as errors are said: in one line on stderr, by the first process."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one warning."""
+        _say(" ".join(record.getMessage().splitlines()))
 
 
 class StageFunction(Protocol):
@@ -159,15 +169,18 @@ def _leave_crew() -> None:
 def _say(line: str) -> None:
     if os.environ.get("RANK", "0") == "0":
         sys.stdout.flush()
-        sys.stderr.write(f"steerline: {line}\n")
+        sys.stderr.write(f"{PREFIX}{line}\n")
 
 
 def prepare_process() -> None:
-    """Switch telemetry off, and progress bars where stdout is no terminal.
+    """Switch telemetry off, and progress bars where stdout is no terminal; give warnings a voice.
 
     What the user has set in the environment stands. Libraries read these variables when they are
     imported, and under ``python -m stages.ppo`` they already are: those are told directly.
     """
+    ours = logging.getLogger("pipeline")
+    if not any(isinstance(handler, Speaker) for handler in ours.handlers):
+        ours.addHandler(Speaker(logging.WARNING))
     quiet = {} if sys.stdout.isatty() else NO_BARS
     unset = [name for name in NO_TELEMETRY if name not in os.environ]
     for name, value in {**NO_TELEMETRY, **LESS_TALK, **quiet}.items():

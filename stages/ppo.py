@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.artifacts import verify_folder
 from pipeline.cards import write_card
 from pipeline.config.ppo import PpoSection
 from pipeline.config.pretrain import PretrainSection
@@ -180,7 +181,11 @@ def _make_hydra(
 def _find_shared_reward(
     config: RunConfig, section: PpoSection, name: str
 ) -> tuple[str, float] | None:
-    """Return a reward stage that trained adapters on PPO's very start, and its score offset."""
+    """Return a reward stage that trained adapters on PPO's very start, and its score offset.
+
+    Raises:
+        RunError: if its adapters are gone or damaged.
+    """
     start = hash_parent(config, name, section.init)
     for source in section.reward_sources:
         if source.stage is None or source.retokenize:
@@ -189,6 +194,8 @@ def _find_shared_reward(
         manifest = Manifest.read(config.run_dir / source.stage)
         if made.lora is None or manifest is None or manifest.parents.get(section.init) != start:
             continue
+        advice = f"Run 'steerline {source.stage} CONFIG --force' to make it again."
+        verify_folder(config.run_dir / source.stage / "adapter", advice)
         return source.stage, float(manifest.metrics["score_offset"])
     return None
 

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.artifacts import hash_file
-from pipeline.config.run import RunConfig
-from pipeline.errors import RunError
+from pipeline.config.run import RunConfig, stage_of
+from pipeline.doctor import trace_findings
+from pipeline.errors import DataError, RunError
+from pipeline.records import read_log
 from pipeline.runs import Manifest, changes, config_hash, is_at_work, list_checkpoints
 
 METRICS_SHOWN = 3
@@ -93,6 +96,7 @@ def _row(config: RunConfig, manifest: Manifest, stale: list[str]) -> list[str | 
     if status in ("cut", "failed"):
         steps = list_checkpoints(folder)
         notes.append(f"resumes from step {steps[-1]}" if steps else "starts again")
+    notes += _doctors_note(folder) if stage_of(manifest.stage) == "ppo" else []
     notes += [f"stale: {'; '.join(stale)}"] if stale else []
     seconds = f"{manifest.seconds:.1f}" if manifest.seconds else ""
     return [
@@ -103,6 +107,20 @@ def _row(config: RunConfig, manifest: Manifest, stale: list[str]) -> list[str | 
         seconds,
         Text(". ".join(notes)),
     ]
+
+
+def _doctors_note(folder: Path) -> list[str]:
+    """Say in a few words what PPO's doctor found last, and whether more is wrong."""
+    try:
+        courses = trace_findings(read_log(folder / "metrics.jsonl"))
+    except DataError as error:
+        return [str(error)]
+    if not courses:
+        return []
+    newest = max(courses, key=lambda course: course.first)
+    name = "".join(filter(str.isprintable, newest.name)).replace("_", " ")
+    more = f" and {len(courses) - 1} more" if len(courses) > 1 else ""
+    return [f"doctor: {name}, iterations {newest.first} to {newest.last}{more}"]
 
 
 def _write_metrics(metrics: Mapping[str, Any]) -> str:

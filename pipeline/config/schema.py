@@ -288,7 +288,12 @@ def _join(path: str, name: str) -> str:
 
 
 def _refuse(hint: Any, value: object, path: str) -> ConfigError:
-    return ConfigError(f"{path} must be {describe_type(hint)}, got {value!r}. Change the value.")
+    advice = " Change the value."
+    if typing.get_origin(hint) is Literal and isinstance(value, str):
+        close = nearest(value, map(str, typing.get_args(hint)))
+        # Without one near by, the names that the rule lists are not said again.
+        advice = close if "Did you mean" in close else advice
+    return ConfigError(f"{path} must be {describe_type(hint)}, got {value!r}.{advice}")
 
 
 def _coerce(hint: Any, value: object, path: str) -> Any:

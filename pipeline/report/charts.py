@@ -77,11 +77,12 @@ _REFERENCE = re.compile(r"url\(#([^)]+)\)")
 
 
 class Series(NamedTuple):
-    """One line of a chart: whose it is, which colour it has, and its points."""
+    """One line of a chart: whose it is, which colour it has, its points, and the best's step."""
 
     label: str
     colour: int
     curve: Curve
+    best: int | None = None
 
 
 class Estimate(NamedTuple):
@@ -123,12 +124,11 @@ class Chart(NamedTuple):
 
 
 def draw_curves(name: str, title: str, series: Sequence[Series], source: str) -> Chart:
-    """Draw one metric over the steps, a line a stage, exactly as logged (nothing is smoothed)."""
-    description = "; ".join(
-        f"{line.label} goes from {digits(line.curve.values[0])} at step {line.curve.steps[0]} "
-        f"to {digits(line.curve.values[-1])} at step {line.curve.steps[-1]}"
-        for line in series
-    )
+    """Draw one metric over the steps, a line a stage, exactly as logged (nothing is smoothed).
+
+    A dot marks a stage's best step, where it has one.
+    """
+    description = "; ".join(_describe_line(line) for line in series)
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=(4.2, 2.2), layout="constrained")
         axes: Axes = figure.add_subplot()
@@ -141,6 +141,9 @@ def draw_curves(name: str, title: str, series: Sequence[Series], source: str) ->
                 marker="o" if len(line.curve.steps) == 1 else None,
                 markersize=4,
             )
+            if line.best in line.curve.steps:
+                value = line.curve.values[line.curve.steps.index(line.best)]
+                axes.plot([line.best], [value], "o", color=_colour(line.colour), markersize=6)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.set_xlabel("step")
@@ -224,6 +227,15 @@ def dash_of(colour: int) -> str:
     """Return the ``stroke-dasharray`` of a series, for the page's legend."""
     dash = _DASHES[colour % len(_DASHES)]
     return "none" if isinstance(dash, str) else " ".join(str(1.5 * length) for length in dash[1])
+
+
+def _describe_line(line: Series) -> str:
+    steps, values = line.curve
+    text = f"{line.label} goes from {digits(values[0])} at step {steps[0]}"
+    text += f" to {digits(values[-1])} at step {steps[-1]}"
+    if line.best not in steps:
+        return text
+    return f"{text}, {digits(values[steps.index(line.best)])} at the best step {line.best}"
 
 
 def _describe(row: Estimate, zero: bool) -> str:

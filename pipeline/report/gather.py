@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config.run import RunConfig, stage_of
+from pipeline.doctor import Course, trace_findings
 from pipeline.errors import DataError
-from pipeline.records import read_jsonl
+from pipeline.records import read_jsonl, read_log
 from pipeline.runs import Manifest
 
 EVALUATE = "evaluate"
@@ -47,11 +48,16 @@ class TextLoss(NamedTuple):
 
 @dataclass(frozen=True)
 class StageRecord:
-    """Hold one stage's manifest and logged metrics; the manifest is None where it never ran."""
+    """Hold one stage's manifest and log; the manifest is None where it never ran.
+
+    Attributes:
+        findings: what the doctor of PPO found, in the order in which it did.
+    """
 
     name: str
     manifest: Manifest | None
     curves: Mapping[str, Curve]
+    findings: Sequence[Course] = ()
 
     @property
     def kind(self) -> str:
@@ -185,31 +191,15 @@ def number(value: object) -> float | None:
 
 def _stage(run_dir: Path, name: str) -> StageRecord:
     curves: dict[str, Curve] = {}
-    for row in _log_rows(run_dir / name / "metrics.jsonl"):
+    rows = list(read_log(run_dir / name / "metrics.jsonl"))
+    for row in rows:
         step = number(row.get("step"))
         for key, value in row.items():
             if key != "step" and step is not None and (figure := number(value)) is not None:
                 curve = curves.setdefault(key, Curve([], []))
                 curve.steps.append(int(step))
                 curve.values.append(figure)
-    return StageRecord(name, Manifest.read(run_dir / name), curves)
-
-
-def _log_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield the rows of a log that its stage may still be writing: a cut last line is left out."""
-    if not path.is_file():
-        return
-    with path.open("rb") as lines:
-        for line_number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                if not line.endswith(b"\n"):
-                    return
-                what = f"not a JSON object ({error}). Run the stage again with --force."
-                raise DataError.at(path, line_number, what) from error
-            if isinstance(row, dict):
-                yield row
+    return StageRecord(name, Manifest.read(run_dir / name), curves, trace_findings(rows))
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:

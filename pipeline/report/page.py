@@ -25,6 +25,7 @@ from pipeline.report import words
 from pipeline.report.best_of import lay_out_best_of
 from pipeline.report.charts import dash_of
 from pipeline.report.gather import BASE, Cell, RunRecord, gather, number
+from pipeline.report.health import PHASES, finding_table, held_out_table, time_table
 from pipeline.report.outcomes import (
     SFT,
     following_table,
@@ -68,6 +69,7 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
     recovered, glance = recoveries(run, config, seed), glance_table(run, tax)
     language, on_text = language_table(run, seed), text_recovery(run, config, seed)
     reward = reward_table(run)
+    health = _health(run)
     verdict = write_verdict(run, tax, following, recovered)
     stages, palette = stage_rows(run), colours(run)
     scored = [name for name in run.evaluated if any(cell.stage == name for cell in tax)]
@@ -97,6 +99,8 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         reward=reward,
         reward_source="reward/accuracy.json, label/manifest.json",
         ppo=ppo_charts(run),
+        health=health,
+        phases=PHASES,
         ppo_stages=[stage.name for stage in run.of_kind("ppo")],
         best_of=lay_out_best_of(run),
         losses=loss_charts(run),
@@ -126,6 +130,7 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         "language": language,
         "instruction_following": [asdict(row) for row in following],
         "reward": reward,
+        "ppo_health": health,
         **({"best_of": run.best_of} if run.best_of else {}),
         "curves": {
             stage.name: {key: curve._asdict() for key, curve in stage.curves.items()}
@@ -156,6 +161,14 @@ def make_headline(run: RunRecord, glance: Sequence[Mapping[str, Any]]) -> dict[s
         "gold_accuracy": label.metric("gold_accuracy"),
         "labeler_agreement": label.metric("labeler_agreement"),
         "ppo_win_rate": run.figure(PTX, "win_rate_vs_sft"),
+    }
+
+
+def _health(run: RunRecord) -> dict[str, Sequence[Any]]:
+    return {
+        "held_out": held_out_table(run),
+        "findings": finding_table(run),
+        "times": time_table(run),
     }
 
 

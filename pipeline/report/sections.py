@@ -24,10 +24,14 @@ from pipeline.runs import is_at_work
 
 FIGURES_SHOWN = 4
 TRAINED = ("pretrain", "sft", "reward", "ppo")
-SCORES = "objective/scores"
+SCORES, KL_COEF = "objective/scores", "objective/kl_coef"
 PPO_CURVES = {
     SCORES: "Score, all rewards together",
+    "eval/scores": "Held-out score",
+    "eval/win_rate": "Held-out win rate against PPO's start",
+    "eval/kl": "Held-out KL to the reference policy, nats",
     "objective/kl": "KL to the reference policy, nats",
+    KL_COEF: "KL coefficient β, where it is adaptive",
     "objective/rlhf_reward": "Score minus β · KL",
     "objective/entropy": "Entropy of the rollouts, nats",
     "policy/ratio": "Mean probability ratio",
@@ -41,6 +45,7 @@ PPO_CURVES = {
     "grad_norm/value": "Gradient norm, value model",
     "grad_norm/ptx": "Gradient norm, ptx",
 }
+BEST = "eval/best_iteration"
 LOSSES = {"loss": ("training", 4), "eval_loss": ("held out", 1)}
 """Key of a log to what it is and the colour of its line, the same in every stage."""
 
@@ -164,12 +169,18 @@ def _ppo_chart(
     stages: Sequence[StageRecord], palette: Mapping[str, int], key: str, name: str, title: str
 ) -> Iterator[Chart]:
     series = [
-        Series(stage.name, palette[stage.name], stage.curves[key])
+        Series(stage.name, palette[stage.name], stage.curves[key], _best_step(stage, key))
         for stage in stages
-        if key in stage.curves
+        if key in stage.curves and (key != KL_COEF or len(set(stage.curves[key].values)) > 1)
     ]
     if series:
         yield draw_curves(name, title, series, key)
+
+
+def _best_step(stage: StageRecord, key: str) -> int | None:
+    """Return the iteration of the best held-out score, for the curves of the same evaluations."""
+    known = stage.curves.get(BEST)
+    return int(known.values[-1]) if known and key.startswith("eval/") else None
 
 
 def loss_charts(run: RunRecord) -> list[Chart]:

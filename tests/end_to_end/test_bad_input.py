@@ -117,7 +117,8 @@ def test_prompts_that_repeat_are_left_out_and_counted(run_dir, make_line, tmp_pa
     assert done.returncode == 0, done.stderr
     first = Prompt.from_text("Where does Mia live?")
     said = (
-        f"{path}: left out duplicate prompts: 2, the first {first.id} ('Where does Mia live?'...)"
+        f"steerline: {path}: left out duplicate prompts: 2, the first {first.id} "
+        "('Where does Mia live?'...)"
     )
     assert said in done.stderr.splitlines()
     shown = (run_dir / "ppo/samples.jsonl").read_text().splitlines()
@@ -211,6 +212,53 @@ def test_a_gguf_of_another_architecture(refuse, tmp_path):
 
 def test_a_minibatch_that_does_not_divide(refuse):
     assert "Use 2 or 4" in refuse("ppo", "ppo.minibatch_size=3")
+
+
+@pytest.mark.parametrize(
+    ("stage", "override", "said"),
+    [
+        ("ppo", "ppo.preset=n_pluss", "Did you mean 'n_plus'?"),
+        ("ppo", "ppo.eval_every=1", "ppo.eval_prompts must list prompts with eval_every"),
+        (
+            "ppo@hydra",
+            "ppo@hydra.activation_checkpointing=true",
+            "activation_checkpointing must be false with ppo.hydra.value: adapter, got True. "
+            "Set ppo.hydra.value: trunk.",
+        ),
+        (
+            "ppo@hydra",
+            "ppo@hydra.hydra.lora.target_modules=[q_proj, v_porj]",
+            "ppo.hydra.lora.target_modules must name layers of the model, got 'v_porj'. "
+            "Use all-linear, or of down_proj",
+        ),
+        (
+            "ppo@trunk",
+            "ppo@trunk.hydra.lora.target_modules=[embed_tokens]",
+            "ppo.hydra.lora.target_modules must name layers of the model, got 'embed_tokens'",
+        ),
+        ("ppo@hydra", "ppo@hydra.minibatch_size=3", "minibatch_size must divide"),
+    ],
+)
+def test_an_option_of_ppo_that_cannot_be(refuse, stage, override, said):
+    assert said in refuse(stage, override)
+
+
+@pytest.mark.parametrize("stage", ["ppo@hydra", "ppo@trunk"])
+def test_a_reward_adapter_that_is_gone(refuse, run_dir, stage):
+    shutil.rmtree(run_dir / "reward@adapters/adapter")
+    line = refuse(stage)
+    assert f"{run_dir / 'reward@adapters/adapter'} is damaged" in line
+    assert "Run 'steerline reward@adapters CONFIG --force' to make it again." in line
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_damaged_reward_adapter(refuse, run_dir, name):
+    file = run_dir / "reward@adapters/adapter" / name
+    text = file.read_bytes()
+    file.write_bytes(text[:-20])
+    assert f"{name} has {len(text) - 20} bytes, {len(text)} were written" in refuse("ppo@hydra")
+    file.write_bytes(text[:-20] + bytes(20))
+    assert f"{name} was changed after it was written" in refuse("ppo@hydra")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.ppo import PpoSection
-from pipeline.doctor import PATIENT, WINDOW, Doctor
+from pipeline.doctor import PATIENT, WINDOW, Doctor, trace_findings
 
 SECTION = PpoSection()
 Course = Callable[[float], float]
@@ -190,3 +190,14 @@ def test_only_what_it_needs_is_kept():
     for row in history(300):
         doctor.examine({**row, "perf/rollout_seconds": 1.0})
     assert len(json.dumps(doctor.state_dict())) < 10_000
+
+
+def test_findings_of_a_log_have_their_first_and_last_iteration():
+    log = [
+        {"step": 1, "doctor": {"kl": "far: 51."}},
+        {"step": 2},
+        {"step": 3, "doctor": {"ratio": "big.", "kl": "far: 60."}},
+        {"step": 4, "doctor": "not a finding"},
+        {"doctor": {"kl": "no step."}},
+    ]
+    assert trace_findings(log) == [("kl", "far: 60.", 1, 3, 2), ("ratio", "big.", 3, 3, 1)]

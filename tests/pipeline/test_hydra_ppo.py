@@ -14,6 +14,7 @@ from pipeline.actor_critic import ActorCritic
 from pipeline.config.hydra import HydraSection
 from pipeline.config.training import LoraSection
 from pipeline.distributed import DTYPES, Workers
+from pipeline.errors import ConfigError
 from pipeline.hydra import Backbone, add_reward, lora_config, new_head, save_adapter
 from pipeline.hydra_models import make_hydra, merged_policy, merged_value_model, resume_hydra
 from pipeline.models import load_policy
@@ -251,6 +252,18 @@ def test_it_learns_what_a_function_rewards(make_hydra_trainer, way):
     late = sum(figures["reward/spaces"] for figures in history[-5:]) / 5
     assert late > early + 0.5
     assert history[-1]["objective/kl"] < 20
+
+
+@pytest.mark.parametrize("wanted", [["v_porj"], ["embed_tokens"], ["q_proj", "self_attn"]])
+def test_adapters_go_on_linear_layers_that_are_there(policy_folder, wanted):
+    section = HydraSection(lora=LoraSection(target_modules=wanted))
+    model = load_policy(policy_folder, torch.float64)
+    with pytest.raises(
+        ConfigError,
+        match=rf"ppo\.hydra\.lora\.target_modules must name layers .*, got '{wanted[-1]}'",
+    ):
+        make_hydra(model, section, start=policy_folder, reward=None, averaged=False, seed=0)
+    assert not any("lora" in name for name, _ in model.named_parameters())
 
 
 def test_an_average_follows_the_policys_adapter(make_hydra_trainer):

@@ -179,7 +179,7 @@ def test_findings_are_logged_each_time_and_said_once(make_loop, change, caplog):
     assert list(rows[0]["doctor"]) == ["start_kl"]
     assert "doctor" not in rows[1]
     said = [record.getMessage() for record in caplog.records]
-    assert said == [f"iteration 1: {rows[0]['doctor']['start_kl']}"]
+    assert said == [f"ppo, iteration 1: {rows[0]['doctor']['start_kl']}"]
 
 
 def test_a_healthy_training_says_nothing(make_loop, change, caplog):

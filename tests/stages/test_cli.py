@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import subprocess
 import sys
@@ -400,3 +401,15 @@ def test_a_module_run_as_a_script_is_the_stage(config: Path):
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("steerline: label.overlap must be 1 or more, got 0.")
+
+
+def test_a_warning_of_ours_is_said_as_errors_are(monkeypatch, capsys):
+    def warn() -> None:
+        logging.getLogger("pipeline.ppo_loop").warning("ppo, iteration 3: %s", "two\nlines")
+
+    for _ in range(2):
+        assert entry.run_command(warn) == 0
+    assert capsys.readouterr().err == "steerline: ppo, iteration 3: two lines\n" * 2
+    monkeypatch.setenv("RANK", "1")
+    assert entry.run_command(warn) == 0
+    assert capsys.readouterr().err == ""

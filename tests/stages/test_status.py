@@ -113,3 +113,39 @@ def test_a_manifest_that_cannot_be_read_is_a_row_and_no_error(tmp_path: Path):
 def test_the_table_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     show(make_config(tmp_path))
     assert "pretrain" in capsys.readouterr().out
+
+
+def log_findings(config: RunConfig, *findings: dict[str, str]) -> None:
+    with open_stage(config, "ppo") as run:
+        for step, found in enumerate(findings, start=1):
+            run.metrics.write(step, {"doctor": found} if found else {})
+        assert rows(config)["ppo"][0] == "running"
+        run.finish({"objective/kl": 60.0})
+
+
+def test_the_doctors_newest_finding_is_noted(tmp_path: Path):
+    config = resolve(
+        {"run_dir": str(tmp_path), "base": "a-model", "ppo": {"init": "sft", "prompts": ["p"]}}
+    )
+    log_findings(config, {"kl": "far."}, {"kl": "far.", "few_ends": "cut."}, {"few_ends": "cut."})
+    assert rows(config)["ppo"][-1] == "doctor: few ends, iterations 2 to 3 and 1 more"
+
+
+def test_a_healthy_ppo_and_another_stage_have_no_doctors_note(tmp_path: Path):
+    config = resolve(
+        {"run_dir": str(tmp_path), "base": "a-model", "ppo": {"init": "sft", "prompts": ["p"]}}
+    )
+    log_findings(config, {}, {})
+    assert rows(config)["ppo"][-1] == ""
+
+
+def test_a_damaged_log_is_noted_and_no_error(tmp_path: Path):
+    config = resolve(
+        {"run_dir": str(tmp_path), "base": "a-model", "ppo": {"init": "sft", "prompts": ["p"]}}
+    )
+    log_findings(config, {"kl": "far."})
+    log = tmp_path / "ppo" / "metrics.jsonl"
+    log.write_text("{\n" + log.read_text())
+    assert "metrics.jsonl:1: not a JSON object" in rows(config)["ppo"][-1]
+    log.write_text('{"step": 1, "doctor": {"kl": "far."}}\n{"step": 2, "doc')
+    assert rows(config)["ppo"][-1] == "doctor: kl, iterations 1 to 1"
