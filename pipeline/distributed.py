@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -134,6 +134,21 @@ class Workers:
                         lower = nn.Parameter(weight.to(torch.bfloat16), requires_grad=False)
                         setattr(layer, name, lower)
         return placed
+
+    @contextlib.contextmanager
+    def at_hand(self, models: Sequence[nn.Module]) -> Iterator[None]:
+        """Bring models to the device for a while, and send them back to main memory."""
+        for model in models:
+            model.to(self.device)
+        try:
+            yield
+        finally:
+            self.put_away(models)
+
+    def put_away(self, models: Sequence[nn.Module]) -> None:
+        """Send models to main memory."""
+        for model in models:
+            model.to("cpu")
 
     def unwrap(self, model: nn.Module) -> Any:
         """Return the model under the wrappers, for generation and saving."""

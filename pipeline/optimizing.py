@@ -31,7 +31,9 @@ def make_optimizer(section: PpoSection, *rated: tuple[Iterable[nn.Parameter], fl
             chosen = [weight for weight in trained if (weight.dim() > 1) == matrices]
             fields = {"weight_decay": decay, "lr": rate, "peak_lr": rate}
             groups.append({"params": chosen, **fields})
-    return AdamW(groups, betas=(section.adam_beta1, section.adam_beta2), eps=section.adam_epsilon)
+    return AdamW(
+        groups, betas=(section.adam_beta1, section.adam_beta2), eps=section.adam_epsilon, fused=True
+    )
 
 
 def warm_up(iteration: int, warmup_iterations: int) -> float:

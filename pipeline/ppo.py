@@ -123,6 +123,11 @@ class PPOTrainer:
         self.trained = ActorCritic(section, workers, models.policy, models.value_model)
         self.ref_policy: Any = workers.place(models.ref_policy)
         self.reward = models.reward
+        self.idle: list[Any] = []
+        if section.offload:
+            whole = isinstance(models.ref_policy, PreTrainedModel)
+            self.idle = [*([self.ref_policy] if whole else []), *models.reward.models]
+            workers.put_away(self.idle)
         self.average: Any = None if models.average is None else workers.place(models.average)
         own = HfEngine(workers, formatter, section.decoding, section.rollout_micro_batch_size)
         # Evaluations and samples are compared over time: they keep the keyed random numbers.
@@ -208,8 +213,9 @@ class PPOTrainer:
 
         dtype = DTYPES[section.precision]
         size = section.rollout_micro_batch_size
-        answers: dict[str, Any] = spread(workers, episodes, size, dtype, compute)
-        scores, components = self.ask_reward(episodes, dtype)
+        with workers.at_hand(self.idle):
+            answers: dict[str, Any] = spread(workers, episodes, size, dtype, compute)
+            scores, components = self.ask_reward(episodes, dtype)
         return Judged(**vars(episodes), **answers, scores=scores, components=components)
 
     @torch.no_grad()

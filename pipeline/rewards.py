@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.distributed import Workers
@@ -52,6 +52,10 @@ class Reward(Protocol):
     def names(self) -> tuple[str, ...]:
         """Name the components, in their order."""
 
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        """Return the models that it holds and nobody else does: they may be moved away."""
+
     def __call__(
         self, prompts: Sequence[Prompt], completions: Sequence[str], episodes: Episodes
     ) -> Scores:
@@ -83,6 +87,7 @@ class ModelReward:
     ) -> None:
         whole = isinstance(model, PreTrainedModel)  # Else a part of a backbone that is shared.
         self.model: Any = workers.freeze(model) if whole else workers.place(model)
+        self.models: tuple[nn.Module, ...] = (self.model,) if whole else ()
         self.workers, self.names, self.where = workers, (name,), where
         self.batch_size = batch_size
 
@@ -141,6 +146,7 @@ class TextReward:
                 "to render conversations, got none. Add chat_template.jinja to its folder."
             )
         self.model: Any = workers.freeze(model)
+        self.models: tuple[nn.Module, ...] = (self.model,)
         self.tokenizer = tokenizer
         self.formatter = Formatter(tokenizer) if hasattr(model.config, "score_offset") else None
         pad_id = self.formatter.pad_id if self.formatter else tokenizer.pad_token_id
@@ -200,6 +206,7 @@ class FunctionReward:
         self, function: RewardFunction, workers: Workers, *, name: str, where: str
     ) -> None:
         self.function = function
+        self.models: tuple[nn.Module, ...] = ()
         self.workers, self.names, self.where = workers, (name,), where
 
     def __call__(
@@ -268,6 +275,11 @@ class WeightedSum:
     def names(self) -> tuple[str, ...]:
         """Name the components, in their order."""
         return tuple(name for _, part in self.parts for name in part.names)
+
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        """Return the parts' models."""
+        return tuple(model for _, part in self.parts for model in part.models)
 
     def __call__(
         self, prompts: Sequence[Prompt], completions: Sequence[str], episodes: Episodes

@@ -122,6 +122,8 @@ class PpoSection(Section):
     """Transformers' attention kernel; on a CPU ``eager`` trains short sequences faster."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    offload: bool = False
+    """Keep reference and reward models in main memory while the policy samples and trains."""
     attention_dropout: float = 0.0
     """Probability of dropping attention weights in training passes (N details 13: none)."""
     hydra: HydraSection | None = None

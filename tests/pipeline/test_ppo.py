@@ -644,3 +644,21 @@ def test_a_function_alone_is_learned_from_a_value_model_of_zeros(
     early = sum(figures["reward/f"] for figures in history[:5]) / 5
     late = sum(figures["reward/f"] for figures in history[-5:]) / 5
     assert late > early + history[0]["reward/f_std"]
+
+
+def test_offloaded_models_are_on_the_device_to_score_alone(make_trainer, change, timeless):
+    trainer, plain = make_trainer(change(offload=True)), make_trainer()
+    moved = []
+    for name, model in (("reference", trainer.ref_policy), ("reward", trainer.reward.model)):
+        own = model.to
+        model.to = lambda to, name=name, own=own: moved.append((name, str(to))) or own(to)
+    calls = []
+    trainer.ref_policy.register_forward_hook(lambda *_: calls.append(len(moved)))
+    device = str(trainer.workers.device)
+    figures = trainer.step()
+    there = [("reference", device), ("reward", device)]
+    assert moved == [*there, ("reference", "cpu"), ("reward", "cpu")]
+    assert set(calls) == {2}
+    assert timeless(figures) == timeless(plain.step())
+    assert trainer.idle == [trainer.ref_policy, trainer.reward.model]
+    assert plain.idle == []

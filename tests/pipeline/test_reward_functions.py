@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import http.server
+import json
 import re
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import ConfigError
+from pipeline.records import Prompt
 from pipeline.reward_functions import hash_function, load_function
 
 WHERE = "ppo.rewards[0].function"
@@ -47,6 +51,35 @@ def test_the_page_on_rewards_shows_a_function_that_runs(write_module):
     page = Path(__file__).parents[2].joinpath("docs/rewards.md").read_text(encoding="utf-8")
     write_module("my_rewards", page.partition("```python\n")[2].partition("```")[0])
     assert load_function("my_rewards:brevity", WHERE)([None] * 3, ["abc", "", "a b"]) == [-3, 0, -3]
+
+
+class Judge(http.server.BaseHTTPRequestHandler):
+    """Score a conversation by the length of its last turn."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        scores = [len(talk[-1]["content"]) for talk in body["conversations"]]
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"scores": scores}).encode())
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+def test_the_page_on_rewards_shows_how_to_ask_a_server(write_module, monkeypatch):
+    page = Path(__file__).parents[2].joinpath("docs/rewards.md").read_text(encoding="utf-8")
+    code = page.partition("# served_judge.py")[2].partition("```")[0]
+    server = http.server.HTTPServer(("127.0.0.1", 0), Judge)
+    write_module("served_judge", code.replace("localhost:8000", f"127.0.0.1:{server.server_port}"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        ask = load_function("served_judge:served_judge", WHERE)
+        assert ask([Prompt.from_text("Hello"), Prompt.from_text("You")], ["ab", "abcd"]) == [2, 4]
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.parametrize("name", ["brevity", "judge", "double", "Judge"])
