@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from pipeline.errors import StoreError
 from pipeline.store import LabelStore
+from pipeline.store import connect as opening
 from pipeline.store.connect import VERSION_TABLE, alembic_config, connect
 
 
@@ -64,6 +65,31 @@ def test_several_may_create_a_store_at_once(path: Path) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(open_and_count, range(4))) == [0, 0, 0, 0]
+
+
+class LockedCursor:
+    """Refuse some statements as SQLite does while others open the same new store."""
+
+    def __init__(self, refusals: int, said: str = "database is locked") -> None:
+        self.refusals, self.said, self.done = refusals, said, 0
+
+    def execute(self, _: str) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise sqlite3.OperationalError(self.said)
+        self.done += 1
+
+
+def test_the_switch_to_write_ahead_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "RETRY_SECONDS", 0.001)
+    cursor = LockedCursor(3)
+    opening._write_ahead(cursor)
+    assert (cursor.refusals, cursor.done) == (0, 1)
+    with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
+        opening._write_ahead(LockedCursor(1, "disk I/O error"))
+    monkeypatch.setattr(opening, "BUSY_SECONDS", 0.01)
+    with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+        opening._write_ahead(LockedCursor(10**9))
 
 
 def test_a_store_of_a_newer_version_is_left_alone(path: Path) -> None:
