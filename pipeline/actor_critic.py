@@ -119,10 +119,6 @@ class ActorCritic:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
 
-    def policy_gradient_norm(self) -> Tensor:
-        """Return the norm of the gradient that the policy holds."""
-        return gradient_norm([weight.grad for weight in self.policy.parameters()])
-
     def clip(self, tally: Average) -> Tensor:
         """Clip the gradients of each model, and return the policy's norm before that.
 

@@ -298,7 +298,6 @@ class PPOTrainer:
                 loss = self.ppo_loss(part.trimmed(), tally)
                 # Gradients are averaged over the processes: the product makes that a sum.
                 (loss * workers.world_size / tokens).backward()
-        tally.add("grad_norm/policy", self.trained.policy_gradient_norm(), 1)
         if self.ptx is not None:
             self.ptx.add_gradient(self.policy, step, tally)
         self.take_step(tally)
@@ -306,8 +305,8 @@ class PPOTrainer:
     def take_step(self, tally: Average) -> None:
         """Clip the gradients and take an optimizer step, unless a number is not finite."""
         norm = self.trained.clip(tally)
-        if self.ptx is not None:
-            tally.add("grad_norm/both", norm, 1)
+        # With ptx, the norm of PPO's gradient alone was taken before the two were added.
+        tally.add("grad_norm/policy" if self.ptx is None else "grad_norm/both", norm, 1)
         require_finite(self.iteration + 1, tally.lap(self.workers, "loss/", "grad_norm/"))
         self.trained.step()
 

@@ -39,7 +39,7 @@ class PretrainingMix:
         Args:
             policy: wrapped for the processes.
             step: which optimizer step of the training this is.
-            tally: takes the loss, the norm of this gradient alone, and its ratio to PPO's.
+            tally: takes the loss, the norms of both gradients apart, and the ratio of the two.
         """
         section, workers = self.section, self.workers
         ppo_gradients = take_gradients(policy)
@@ -57,6 +57,8 @@ class PretrainingMix:
             tally.add("loss/ptx", loss, part[:, 1:].numel())
         workers.average_gradients(policy)
         norm = gradient_norm([weight.grad for weight in policy.parameters()])
+        ppo_norm = gradient_norm(ppo_gradients)
+        tally.add("grad_norm/policy", ppo_norm, 1)
         tally.add("grad_norm/ptx", norm, 1)
-        tally.add("grad_norm/ptx_ratio", norm / gradient_norm(ppo_gradients).clamp(min=1e-12), 1)
+        tally.add("grad_norm/ptx_ratio", norm / ppo_norm.clamp(min=1e-12), 1)
         add_gradients(policy, ppo_gradients)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.distributed import Workers
+from pipeline.episodes import spread
 from pipeline.errors import ModelError, RewardError
 from pipeline.formatting import Formatter, drop_special_tokens, render_chat
 from pipeline.judges import score_rows
@@ -98,17 +99,16 @@ class ModelReward:
         lengths = episodes.attention_mask.sum(dim=1).tolist()
         for prompt, text, length in zip(prompts, completions, lengths, strict=True):
             check_context(self.model, length, self.where, prompt, text)
-        scores = torch.zeros(
-            len(episodes), dtype=self.model.score.weight.dtype, device=episodes.ids.device
-        )
-        share = torch.arange(self.workers.rank, len(episodes), self.workers.world_size)
-        for rows in share.split(self.batch_size):
-            part = episodes.rows(rows).trimmed()
-            with self.workers.autocast(), torch.no_grad():
+
+        @torch.no_grad()
+        def compute(part: Episodes) -> dict[str, Tensor]:
+            with self.workers.autocast():
                 raw = score_sequences(self.model, part.ids, part.attention_mask)
-            scores[rows] = raw - score_offset(self.model)
-        # Each row was filled on one process, and is zero on the others.
-        return _alone(self.workers.total(scores), self.where, prompts, completions)
+            return {"scores": raw - score_offset(self.model)}
+
+        dtype = self.model.score.weight.dtype
+        scores = spread(self.workers, episodes, self.batch_size, dtype, compute)["scores"]
+        return _alone(scores, self.where, prompts, completions)
 
 
 class TextReward:

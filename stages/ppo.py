@@ -91,7 +91,7 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
             formatter,
             models,
             prompts=prompts,
-            ptx_sequences=_draw_ptx(config, section, models, formatter) if texts else None,
+            ptx_sequences=_draw_ptx(config, section, models, formatter, texts) if texts else None,
             seed=config.seed,
             engine=engine,
         )
@@ -211,12 +211,16 @@ def _join(hydra: Hydra, reward: Reward) -> Models:
 
 
 def _draw_ptx(
-    config: RunConfig, section: PpoSection, models: Models, formatter: Formatter
+    config: RunConfig,
+    section: PpoSection,
+    models: Models,
+    formatter: Formatter,
+    texts: Sequence[Source],
 ) -> Tensor:
     """Draw the pretraining sequences, [sequences, tokens], for the whole training."""
     steps = section.iterations * section.num_ppo_epochs * section.minibatches
     corpus = draw_corpus(
-        _ptx_sources(config, "ppo", section),
+        texts,
         formatter.tokenizer,
         rows=min(section.ptx_pool, steps * section.ptx_minibatch_size),
         context=section.ptx_length or models.policy.config.max_position_embeddings,
