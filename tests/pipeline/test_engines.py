@@ -7,7 +7,7 @@ import torch
 
 from pipeline.config.engine import EngineSection
 from pipeline.config.sampling import DecodingSection
-from pipeline.distributed import Workers
+from pipeline.distributed import DTYPES, Workers
 from pipeline.engines import HfEngine, require_engine
 from pipeline.errors import ConfigError
 from pipeline.rollout_figures import describe_rollout
@@ -94,6 +94,14 @@ def test_bf16_leaves_a_gap_between_generation_and_training(make_trainer, change)
     figures = make_trainer(section).step()
     # Eight bits of mantissa: logits near 4 are rounded to 1/64.
     assert 1e-5 < figures["engine/logprob_gap"] < 0.1
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16", "float64"])
+def test_importance_weights_have_the_type_of_the_policys_logprobs(make_trainer, change, precision):
+    section = change(engine=EngineSection(logprobs=True), precision=precision)
+    trainer = make_trainer(section)
+    rollout = trainer.score(trainer.roll_out(trainer.next_prompts()))
+    assert rollout.importance.dtype == rollout.logprobs.dtype == DTYPES[precision]
 
 
 def test_stale_weights_leave_a_gap_that_the_weights_make_up_for(

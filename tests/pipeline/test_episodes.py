@@ -74,6 +74,8 @@ def test_the_engines_logprobs_lie_under_the_tokens(sampler, make_policy, tiny_fo
         policy = make_policy(0, dtype)
         episodes = recording.roll_out(policy, PROMPTS, encoded)
         drawn = recording.engine.sample(policy, encoded, [f"3:0:{p.id}:0" for p in PROMPTS])
+        # Whatever the policy's type, as exact as the engine gave them.
+        assert episodes.engine_logprobs.dtype == torch.float64
         assert len({len(row.ids) for row in drawn}) > 1
         for row, completion in enumerate(drawn):
             length = len(completion.ids)
