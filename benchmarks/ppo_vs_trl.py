@@ -12,9 +12,10 @@ learning rate of 3e-6. TRL is installed into ``build/peers``, alone.
   in a recorded list says (``results/completion-lengths.json``, an SFT model on held-out prompts). A
   logits processor on both sides forbids the end before that token and forces it there
   (``benchmarks.forced_lengths``); each side reports its lengths, and they are checked.
-* Precision. ``fp32`` on both sides, or ``best``: each side at the faster of fp32 and bf16 (ours
-  ``precision: bf16``; TRL ``bf16=True`` under ``ACCELERATE_MIXED_PRECISION=bf16``), as the fixed
-  lengths of this run show.
+* Precision. ``fp32`` with transformers' ``sdpa`` attention on both sides, or ``best``: each side at
+  the fastest of ``SETTINGS``, as the fixed lengths of this run show: fp32 or bf16 (ours
+  ``precision: bf16``; TRL ``bf16=True`` under ``ACCELERATE_MIXED_PRECISION=bf16``), ``sdpa`` or
+  ``eager`` attention.
 * Adapters. ``hydra`` is our four models on one backbone, the values a head on the policy
   (``ppo.hydra``), against TRL with all weights trained: the algorithm differs, prompts, tokens and
   epochs are the same. TRL with LoRA on the policy alone stands beside it.
@@ -29,7 +30,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from benchmarks.peers import TRL_WITH_PPO, install
 from benchmarks.side_by_side import (
@@ -50,17 +51,29 @@ from stages.entry import run_command
 SIDES = ("ours", "trl")
 BESIDE = "trl LoRA"
 """A side that is shown, and not compared: TRL's trainer with adapters on the policy alone."""
-PRECISIONS = ("float32", "bf16")
 DIFFERENCES = (
     "Same: weights, prompts and their order, completion lengths, rollouts, epochs, minibatches,",
-    "  AdamW's numbers, attention kernel, no dropout, no moving average, no pretraining term.",
+    "  AdamW's numbers, no dropout, no moving average, no pretraining term; in fp32 the kernel of",
+    "  attention.",
     "More on our side: one more pass of the policy over each rollout, for old log-probabilities of",
     "  the training forward; clipped gradient norms of policy and value model.",
+    "Ours keeps freed memory for its next tensors, and multiplies float32 with oneDNN, not MKL.",
     "More on TRL's: logits of the prompts, in reference and training; all hidden states kept, and",
     "  the logits of every generated token; a batch that generates until its longest row ends, and",
     "  is padded to it in score and training.",
     "Under bf16, TRL's trainer computes the training passes so; generation and scores stay fp32.",
 )
+
+
+class Setting(NamedTuple):
+    """What a side computes with: a precision, and one of transformers' attention kernels."""
+
+    precision: str
+    attention: str
+
+
+PLAIN = Setting("float32", "sdpa")
+SETTINGS = (PLAIN, Setting("bf16", "sdpa"), Setting("bf16", "eager"))
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,7 @@ class Case:
     Attributes:
         name: its key in the JSON.
         mode: which of our weights are trained, a key of ``ppo_sides.OUR_MODELS``; TRL's trains all.
-        precision: ``float32``, or ``best`` for each side's faster one.
+        precision: ``float32``, or ``best`` for each side's fastest setting.
         lengths: ``fixed`` or ``eos``.
         epochs: passes over a rollout.
         minibatches: optimizer steps a pass.
@@ -138,59 +151,56 @@ class Measurements:
         size: how much is measured.
         recorded: lengths for the ``eos`` cases.
         threads: of every process.
-        attention: transformers' kernel on both sides.
     """
 
-    def __init__(
-        self, size: Size, recorded: Sequence[int], *, threads: int, attention: str
-    ) -> None:
-        self.size, self.recorded = size, recorded
-        self.threads, self.attention = threads, attention
+    def __init__(self, size: Size, recorded: Sequence[int], *, threads: int) -> None:
+        self.size, self.recorded, self.threads = size, recorded, threads
         self.models = make_models(size.shape)
         self.peer = install(TRL_WITH_PPO)
         self._known: dict[tuple[Any, ...], dict[str, list[Figures]]] = {}
-        self._best: dict[str, str] = {}
+        self._best: dict[str, Setting] = {}
 
     def of(self, case: Case) -> dict[str, list[Figures]]:
-        """Return each side's figures, one a pair, ``precision`` among them."""
+        """Return each side's figures, one a pair, its setting among them."""
         if case.precision == "float32":
-            return self._measure(case, dict.fromkeys(case.modes, "float32"))
-        best = self._best_precision()
+            return self._measure(case, dict.fromkeys(case.modes, PLAIN))
+        best = self._best_settings()
         if case.lengths == "eos" or case.mode != "full":
             return self._measure(case, {side: best[side.split()[0]] for side in case.modes})
-        both = {name: self._measure(case, dict.fromkeys(SIDES, name)) for name in PRECISIONS}
-        return {side: both[best[side]][side] for side in SIDES}
+        each = {setting: self._measure(case, dict.fromkeys(SIDES, setting)) for setting in SETTINGS}
+        return {side: each[best[side]][side] for side in SIDES}
 
-    def _best_precision(self) -> dict[str, str]:
-        """Return the precision in which each side trains all weights faster, at fixed lengths."""
+    def _best_settings(self) -> dict[str, Setting]:
+        """Return the setting in which each side trains all weights fastest, at fixed lengths."""
         if not self._best:
             fixed = Case("", "full", "float32", "fixed")
-            rates: dict[str, dict[str, float]] = {side: {} for side in SIDES}
-            for name in PRECISIONS:
-                measured = self._measure(fixed, dict.fromkeys(SIDES, name))
+            rates: dict[str, dict[Setting, float]] = {side: {} for side in SIDES}
+            for setting in SETTINGS:
+                measured = self._measure(fixed, dict.fromkeys(SIDES, setting))
                 for side, figures in measured.items():
-                    rates[side][name] = median_of(figures, "episodes_per_second")
+                    rates[side][setting] = median_of(figures, "episodes_per_second")
             self._best = {side: max(of, key=of.__getitem__) for side, of in rates.items()}
         return self._best
 
-    def _measure(self, case: Case, precisions: dict[str, str]) -> dict[str, list[Figures]]:
-        key = (case.mode, case.lengths, case.epochs, case.minibatches, *precisions.values())
+    def _measure(self, case: Case, settings: dict[str, Setting]) -> dict[str, list[Figures]]:
+        key = (case.mode, case.lengths, case.epochs, case.minibatches, *settings.values())
         if key not in self._known:
-            note(f"{case.mode}, {case.lengths}, {case.epochs}x{case.minibatches}, {precisions}")
+            described = {side: " ".join(setting) for side, setting in settings.items()}
+            note(f"{case.mode}, {case.lengths}, {case.epochs}x{case.minibatches}, {described}")
             sides = {
-                side: functools.partial(self._run, case, side, precisions[side])
+                side: functools.partial(self._run, case, side, settings[side])
                 for side in case.modes
             }
             self._known[key] = alternate(sides, self.size.pairs, note)
         return self._known[key]
 
-    def _run(self, case: Case, side: str, precision: str, pair: int) -> Figures:
+    def _run(self, case: Case, side: str, setting: Setting, pair: int) -> Figures:
         size, lengths = self.size, self.lengths(case, pair)
         program = side.split()[0]
         order = {
             "side": program,
             "mode": case.modes[side],
-            "precision": precision,
+            **setting._asdict(),
             "shape": size.shape,
             "policy": str(self.models.policy),
             "reward": str(self.models.reward),
@@ -201,7 +211,6 @@ class Measurements:
             "epochs": case.epochs,
             "minibatches": case.minibatches,
             "warm_up": size.warm_up,
-            "attention": self.attention,
             "threads": self.threads,
         }
         path = self.peer if program == "trl" else None
@@ -210,7 +219,7 @@ class Measurements:
         mode = case.modes[side]
         work = ppo_work(SHAPES[size.shape], size.prompt_tokens, counted, case.epochs, mode)
         rate = work / size.counted / figures["seconds"]
-        return {**figures, "precision": precision, "flops_per_second": rate}
+        return {**figures, **setting._asdict(), "flops_per_second": rate}
 
     def lengths(self, case: Case, pair: int) -> list[int]:
         """Return the lengths of a pair's completions; pairs go on in the recorded list."""
@@ -230,6 +239,7 @@ def summarize(measured: dict[str, list[Figures]], rates: dict[str, float]) -> Fi
     by_side = {
         side: {
             "precision": figures[0]["precision"],
+            "attention": figures[0]["attention"],
             **{
                 name: median_of(figures, name)
                 for name in ("episodes_per_second", "seconds", "rollout_seconds", "peak_bytes")
@@ -245,7 +255,7 @@ def summarize(measured: dict[str, list[Figures]], rates: dict[str, float]) -> Fi
 
 def show(cases: Sequence[Case], found: dict[str, Figures]) -> str:
     """Lay out the cases as a table, a line a side."""
-    header = ["case", "epochs x minibatches", "side", "precision", "episodes/s", "s/iteration"]
+    header = ["case", "epochs x minibatches", "side", "setting", "episodes/s", "s/iteration"]
     header += ["of it rollout", "peak GiB", "utilisation", "ours / TRL [low, high]"]
     rows = []
     for case in cases:
@@ -257,7 +267,7 @@ def show(cases: Sequence[Case], found: dict[str, Figures]) -> str:
                     case.name if side == "ours" else "",
                     f"{case.epochs} x {case.minibatches}" if side == "ours" else "",
                     side,
-                    one["precision"],
+                    f"{one['precision']} {one['attention']}",
                     f"{one['episodes_per_second']:.3f}",
                     f"{one['seconds']:.1f}",
                     f"{one['rollout_seconds']:.1f}",
@@ -274,7 +284,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [case.name for case in CASES]
     arguments = parser("ppo_vs_trl", __doc__)
     arguments.add_argument("--cases", nargs="+", choices=names, default=names, metavar="NAME")
-    arguments.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa")
     given = arguments.parse_args(argv)
 
     def work() -> None:
@@ -287,9 +296,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         machine = start_side(
             "benchmarks.machine", {"threads": given.threads}, threads=given.threads
         )
-        measurements = Measurements(
-            size, recorded, threads=given.threads, attention=given.attention
-        )
+        measurements = Measurements(size, recorded, threads=given.threads)
         cases = [case for case in CASES if case.name in given.cases]
         rates = machine["matmul_flops_per_second"]
         found = {case.name: summarize(measurements.of(case), rates) for case in cases}

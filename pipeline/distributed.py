@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config.training import Precision
+from pipeline.cpu import OneDnnLinear, keep_freed_memory
 
 ResultT = TypeVar("ResultT")
 DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float64": torch.float64}
@@ -43,6 +44,8 @@ class Workers:
     """
 
     def __init__(self, precision: Precision = "float32") -> None:
+        if use_cpu():
+            keep_freed_memory()
         # Accelerate keeps one precision a process, and one process may run stages of several.
         AcceleratorState._reset_state()
         self.accelerator = Accelerator(
@@ -129,7 +132,7 @@ class Workers:
         placed = self.place(model)
         if self.accelerator.mixed_precision == "bf16":
             for layer in placed.modules():
-                if type(layer) is nn.Linear:
+                if type(layer) in (nn.Linear, OneDnnLinear):
                     for name, weight in list(layer.named_parameters(recurse=False)):
                         lower = nn.Parameter(weight.to(torch.bfloat16), requires_grad=False)
                         setattr(layer, name, lower)

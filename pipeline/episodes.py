@@ -134,7 +134,7 @@ def spread(
     Args:
         workers: the processes at work.
         episodes: all of them, on every process.
-        batch_size: rows at once on one process.
+        batch_size: rows at once on one process, at most; they are of like length.
         dtype: of the figures.
         compute: gives named figures of a few rows without their common padding: [rows], or
             [rows, time] over the completion's tokens.
@@ -144,8 +144,7 @@ def spread(
     mask, device = episodes.completion_mask, workers.device
     columns: dict[str, Tensor] = {}
     share = torch.arange(workers.rank, len(episodes), workers.world_size)
-    for start in range(0, len(share), batch_size):
-        rows = share[start : start + batch_size]
+    for rows in episodes.alike(share, batch_size):
         part = episodes.rows(rows).trimmed()
         for name, values in compute(part).items():
             whole = mask.shape if values.dim() == 2 else mask.shape[:1]

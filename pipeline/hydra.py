@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import TokenClassifierOutput
 
+from pipeline.adapted import use_adapted
 from pipeline.config.training import LoraSection
 from pipeline.errors import ModelError
 from pipeline.models import Head
@@ -54,6 +55,7 @@ class Backbone:
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
         self.configs: dict[str, LoraConfig] = {}
         self.trained: set[str] = set()
+        self._places: dict[str, list[tuple[str, nn.Module]]] = {}
         self._active: str | None = None
 
     def add(self, name: str, config: LoraConfig, *, seed: int, trained: bool) -> None:
@@ -70,6 +72,13 @@ class Backbone:
             # Several adapters in one model are the point here.
             warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
             inject_adapter_in_model(config, self.model, adapter_name=name)
+        use_adapted(self.model)
+        self._places[name] = [
+            (f"{path}.lora_{half}.weight", layer)
+            for path, layer in self.model.named_modules()
+            if isinstance(layer, LoraLayer) and name in layer.lora_A
+            for half, layer in (("A", layer.lora_A[name]), ("B", layer.lora_B[name]))
+        ]
         for weight in self.weights(name).values():
             weight.data = weight.data.to(self.dtype)
         self.configs[name] = config
@@ -98,11 +107,7 @@ class Backbone:
 
     def weights(self, name: str) -> dict[str, nn.Parameter]:
         """Return an adapter's weights by their place, the adapter's name left out."""
-        return {
-            key.replace(f".{name}.", "."): weight
-            for key, weight in self.model.named_parameters()
-            if f".lora_A.{name}." in key or f".lora_B.{name}." in key
-        }
+        return {place: layer.weight for place, layer in self._places[name]}  # type: ignore[misc]
 
     def copy(self, source: str, target: str) -> None:
         """Give one adapter the weights of another of the same shape."""

@@ -33,6 +33,7 @@ from transformers.utils import logging
 from pipeline.artifacts import hash_file
 from pipeline.config.pretrain import ModelSection
 from pipeline.config.training import Attention, LoraSection
+from pipeline.cpu import use_onednn
 from pipeline.errors import ConfigError, ModelError
 from pipeline.formatting import Formatter
 from pipeline.masked import last_token, positions
@@ -87,6 +88,7 @@ def new_llama(
             _spread_attention_biases(model)
     else:
         model = MistralForCausalLM(MistralConfig(**options, sliding_window=shape.sliding_window))
+    use_onednn(model)
     return model.to(dtype)
 
 
@@ -305,6 +307,7 @@ def blank_value_model(
     model.model.load_state_dict(owner.model.state_dict())
     torch.nn.init.zeros_(model.score.weight)
     torch.nn.init.zeros_(model.score.bias)
+    use_onednn(model)
     return _replace_head(model)
 
 
@@ -456,6 +459,7 @@ def _load(
         ) from error
     finally:
         logging.set_verbosity(verbosity)
+    use_onednn(model)
     misshapen = {str(name) for name, *_ in found["mismatched_keys"]}
     return model, {*found["missing_keys"], *misshapen}, set(found["unexpected_keys"])
 

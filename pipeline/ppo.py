@@ -290,6 +290,7 @@ class PPOTrainer:
         """Accumulate the gradients of one minibatch and of its pretraining text, and step."""
         tokens, workers = minibatch.token_count, self.workers
         share = torch.arange(workers.rank, len(minibatch), workers.world_size)
+        share = minibatch.by_length(share)
         parts = list(minibatch.split(self.section.micro_batch_size, share))
         if self.section.drops_out:
             seed_generators(self.seed, "dropout", step, workers.rank)

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from pipeline.config.sampling import DecodingSection
@@ -30,6 +30,8 @@ from pipeline.masked import positions
 from pipeline.records import Prompt
 
 FinishReason = Literal["eos", "length", "stop"]
+CHUNK = 256
+"""Probabilities that are summed before they are searched."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,33 @@ def pick_tokens(logits: Tensor, uniform: Tensor) -> Tensor:
     Returns:
         Token ids, [batch].
     """
-    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
-    threshold = uniform[:, None] * cumulative[:, -1:]
-    return (cumulative <= threshold).sum(dim=-1).clamp(max=logits.shape[-1] - 1)
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    probabilities = logits.softmax(dim=-1, dtype=exact)
+    padding = -probabilities.shape[-1] % CHUNK
+    chunks = nn.functional.pad(probabilities, (0, padding)).unflatten(-1, (-1, CHUNK))
+    # First the chunk, then the token in it: long cumulative sums in double are slow.
+    ends = chunks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
+    threshold = uniform[:, None] * ends[:, -1:]
+    chunk = (ends <= threshold).sum(dim=-1, keepdim=True)
+    rows = torch.arange(len(logits), device=logits.device)
+    start = nn.functional.pad(ends, (1, 0)).gather(-1, chunk)
+    within = chunks[rows, chunk[:, 0]].double().cumsum(dim=-1)
+    # Rounding must not lead past the chunk's last possible token.
+    least = (threshold - start).minimum(within[:, -1:].nextafter(torch.zeros_like(start)))
+    tokens: Tensor = chunk[:, 0] * CHUNK + (within <= least).sum(dim=-1)
+    return tokens
+
+
+class _Cache(DynamicCache):
+    """Keys and values of the tokens so far, the keys in the values' type.
+
+    Under autocast, rotary embeddings leave keys in float32, and every step would cast all of them
+    anew for the product with its query.
+    """
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Add a step's keys and values to a layer's, and return all of the layer's."""
+        return super().update(key_states.to(value_states.dtype), value_states, *args, **kwargs)
 
 
 def left_pad(
@@ -123,7 +149,7 @@ def sample_batch(
     alive = torch.arange(len(prompts), device=model.device)
     finished: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
-    cache = DynamicCache(config=model.config)
+    cache = _Cache(config=model.config)
     new, new_positions = ids, positions(mask)
     for t in range(decoding.max_new_tokens):
         logits = model(

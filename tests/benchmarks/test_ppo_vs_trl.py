@@ -63,6 +63,9 @@ def made(monkeypatch, rates, recorded=(3, 1, 2)) -> tuple[Measurements, list]:
         assert threads == order["threads"] == 1
         assert (path is not None) == (order["side"] == "trl")
         rate = rates[order["side"], order["precision"]]
+        # Ours is faster with the eager kernel, TRL slower.
+        if order["attention"] == "eager":
+            rate += 1 if order["side"] == "ours" else -1
         seconds = 8 / rate
         return {"episodes_per_second": rate, "seconds": seconds, "rollout_seconds": 0.5} | {
             "peak_bytes": 2.0**30
@@ -72,7 +75,7 @@ def made(monkeypatch, rates, recorded=(3, 1, 2)) -> tuple[Measurements, list]:
     monkeypatch.setattr(ppo_vs_trl, "install", lambda name: f"build/{name}")
     monkeypatch.setattr(ppo_vs_trl, "make_models", lambda _: Folders("policy", "reward"))
     size = dataclasses.replace(QUICK, pairs=2)
-    return Measurements(size, recorded, threads=1, attention="sdpa"), orders
+    return Measurements(size, recorded, threads=1), orders
 
 
 def test_best_is_each_sides_own_and_nothing_is_measured_twice(monkeypatch) -> None:
@@ -84,10 +87,12 @@ def test_best_is_each_sides_own_and_nothing_is_measured_twice(monkeypatch) -> No
     for found, ours in ((fixed, "float32"), (one_epoch, "float32"), (best, "bf16"), (eos, "bf16")):
         assert [one["precision"] for one in found["ours"]] == [ours] * 2
         assert [one["precision"] for one in found["trl"]] == ["float32"] * 2
-    # Two pairs of two sides: fp32, one epoch, bf16, end tokens.
-    assert len(orders) == 16
+        kernels = [[one["attention"] for one in figures] for figures in found.values()]
+        assert kernels == [["eager" if ours == "bf16" else "sdpa"] * 2, ["sdpa"] * 2]
+    # Two pairs of two sides: fp32, one epoch, bf16 with each kernel, end tokens.
+    assert len(orders) == 20
     summary = summarize(best, {"float32": 1e9, "bf16": 4e9})
-    assert summary["ratio"] == summary["low"] == summary["high"] == 1.5
+    assert summary["ratio"] == summary["low"] == summary["high"] == 7 / 4
     assert summary["memory_ratio"] == 1
     assert summary["ours"]["precision"] == "bf16"
 
@@ -128,14 +133,14 @@ def test_adapters_are_compared_with_all_weights_and_shown_beside_trls(monkeypatc
     measurements, orders = made(monkeypatch, rates)
     case = next(case for case in CASES if case.name == "hydra_fixed")
     found = measurements.of(case)
-    asked = {(order["side"], order["mode"], order["precision"]) for order in orders[8:]}
+    asked = {(order["side"], order["mode"], order["precision"]) for order in orders[12:]}
     assert asked == {
         ("ours", "hydra", "bf16"),
         ("trl", "full", "float32"),
         ("trl", "lora", "float32"),
     }
     assert list(found) == ["ours", "trl", BESIDE]
-    assert summarize(found, {"float32": 1e9, "bf16": 4e9})["ratio"] == 1.5
+    assert summarize(found, {"float32": 1e9, "bf16": 4e9})["ratio"] == 7 / 4
 
 
 def run(capsys, *arguments: str) -> dict:

@@ -54,8 +54,8 @@ ROLLOUTS = (
     Mutant(
         "completions: trimmed by a token",
         ROLLOUT,
-        "self.ids.shape[1] - time + last)",
-        "self.ids.shape[1] - time + last - 1)",
+        "slice(first, prompt + last)",
+        "slice(first, prompt + last - 1)",
         "The longest completion of a micro-batch loses its end.",
         ("test_rollout.py",),
     ),

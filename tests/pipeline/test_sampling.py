@@ -91,6 +91,25 @@ def test_tokens_are_drawn_from_the_distribution():
     assert chisquare(counts[:4], expected).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("vocabulary", [3, 256, 257, 1000])
+def test_picking_is_the_inverse_of_the_cumulative_distribution(vocabulary):
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(200, vocabulary, dtype=torch.float64)
+    logits[:, 1] = float("-inf")
+    uniform = torch.rand(200, dtype=torch.float64)
+    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
+    expected = torch.searchsorted(cumulative, uniform[:, None], right=True)[:, 0]
+    assert torch.equal(pick_tokens(logits, uniform), expected)
+
+
+@pytest.mark.parametrize("place", [0, 255, 256, 599])
+def test_rounding_never_picks_an_impossible_token(place):
+    logits = torch.full((3, 600), float("-inf"))
+    logits[:, place] = 0.0
+    uniform = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
+    assert pick_tokens(logits, uniform).tolist() == [place] * 3
+
+
 def test_the_extremes_of_the_uniform_pick_possible_tokens():
     logits = torch.tensor([[float("-inf"), 0.0, float("-inf")]] * 2)
     uniform = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
