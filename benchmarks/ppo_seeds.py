@@ -52,8 +52,8 @@ MODES: Mapping[str, Mapping[str, Any]] = {
 """Adapters take a larger rate than all weights."""
 FIGURES = ("scores", "kl", "win_rate")
 HELD_OUT = Source(path="tiny:prompts", split="validation", limit=200)
-EPISODES = 1536
-"""Half of configs/tiny.yaml's."""
+EPISODES = 2560
+"""Twenty iterations of configs/tiny.yaml."""
 MOST_KL = 20.0
 """Nats a completion: some ten times what PPO on the tiny world ends at."""
 TOKENS_A_DOCUMENT = 12
