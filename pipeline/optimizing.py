@@ -73,9 +73,10 @@ def gradient_norm(gradients: list[Tensor | None]) -> Tensor:
 
 def clip_gradient(model: nn.Module, max_grad_norm: float | None) -> Tensor:
     """Scale a model's gradient down to a norm, if any, and return its norm before that."""
-    if max_grad_norm is None:
-        return gradient_norm([weight.grad for weight in model.parameters()])
-    return torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+    norm = gradient_norm([weight.grad for weight in model.parameters()])
+    if max_grad_norm is not None and norm > max_grad_norm:
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), max_grad_norm, norm)
+    return norm
 
 
 def take_step(optimizer: Optimizer) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from pipeline.distributed import Workers
 from pipeline.errors import SteerlineError
-from pipeline.optimizing import Average, rate_factor, require_finite, warm_up
+from pipeline.optimizing import Average, clip_gradient, rate_factor, require_finite, warm_up
 
 
 def test_the_learning_rate_warms_up_from_a_tenth():
@@ -27,6 +27,18 @@ def test_rates_stay_or_fall_to_zero_over_the_training(change):
         oracle.step()
     both = change(episodes=80, warmup_iterations=4, lr_schedule="linear")
     assert rate_factor(both, 2) == pytest.approx((0.1 + 0.9 * 2 / 4) * 0.8)
+
+
+@pytest.mark.parametrize(
+    ("limit", "left"), [(None, [3.0, 4.0]), (5.0, [3.0, 4.0]), (7.0, [3.0, 4.0]), (1.0, [0.6, 0.8])]
+)
+def test_a_gradient_is_scaled_down_to_the_limit_and_its_norm_before_that_returned(limit, left):
+    model = torch.nn.ParameterList([torch.zeros(1), torch.zeros(1), torch.zeros(1)])
+    for weight, gradient in zip(model, (3.0, 4.0), strict=False):
+        weight.grad = torch.tensor([gradient])
+    assert clip_gradient(model, limit).item() == 5.0
+    assert [weight.grad.item() for weight in list(model)[:2]] == pytest.approx(left, rel=1e-5)
+    assert model[2].grad is None
 
 
 def test_a_lap_is_the_mean_of_what_came_since_the_last():
