@@ -8,6 +8,7 @@ own, which can be killed like any other. Where there is no fork server, each imp
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import random
@@ -113,6 +114,8 @@ def _be(words: Sequence[str], environment: Mapping[str, str], folder: Path, log:
     os.chdir(folder)
     os.environ.clear()
     os.environ |= environment
+    # Collections would look through a million objects of libraries each time.
+    gc.freeze()
     # As in a fresh process: else two runs would agree on numbers that nobody has seeded.
     random.seed()
     numpy.random.seed()
