@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -65,13 +66,30 @@ def test_ppo_is_compared_with_best_of_n(finished):
     assert '<section id="best-of"' in (finished.run_dir / "report/report.html").read_text()
 
 
+@pytest.fixture
+def unchanged(finished):
+    """Check that a test leaves every stage as it was."""
+
+    def times() -> dict[str, int]:
+        return {s: (finished.run_dir / s / "manifest.json").stat().st_mtime_ns for s in STAGES}
+
+    before = times()
+    yield
+    assert times() == before
+
+
+@pytest.mark.usefixtures("unchanged")
 def test_a_finished_line_is_skipped(finished):
-    before = {s: (finished.run_dir / s / "manifest.json").stat().st_mtime_ns for s in STAGES}
     done = finished.run("run")
     assert done.returncode == 0, done.stderr
     assert "skipped" in done.stdout
-    after = {s: (finished.run_dir / s / "manifest.json").stat().st_mtime_ns for s in STAGES}
-    assert after == before
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_is_a_module_that_runs(finished, stage):
+    module, *arguments = finished.script(stage)
+    assert importlib.import_module(module).main(arguments) == 0
 
 
 def test_models_load_with_plain_transformers(finished, tmp_path):
