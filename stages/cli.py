@@ -132,7 +132,10 @@ def run_line(config: RunConfig, *, force: bool) -> None:
         before, since = Manifest.read(config.run_dir / name), time.monotonic()
         # A part that compares what the line makes has to wait for all of it.
         waits = config.stages[name].ADDITIONS if name in steps[number:] else ()
-        _stage_function(name)(config.with_stage(name, **dict.fromkeys(waits)), name, force=force)
+        function = _stage_function(name)
+        # What is alive before a stage are libraries: the collection after it need not look there.
+        gc.freeze()
+        function(config.with_stage(name, **dict.fromkeys(waits)), name, force=force)
         after = Manifest.read(config.run_dir / name)
         skipped = before is not None and before == after
         end = "complete and unchanged, skipped" if skipped else _describe_end(after, since)

@@ -1,4 +1,4 @@
-"""The whole line in a few steps: it runs, is skipped, resumes after kill -9, and runs on two."""
+"""The whole line in a few steps: it runs, is skipped, and runs on two processes."""
 
 from __future__ import annotations
 
@@ -6,29 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
-REWARDS = ("reward", "reward@adapters")
-HYDRAS = ("ppo@hydra", "ppo@trunk")
-PPO = ("ppo", "ppo@no_ptx", *HYDRAS)
-POLICIES = ("pretrain", "sft", "sft@ppo_init", *PPO)
-TRAINED = (*POLICIES, *REWARDS)
-STAGES = (*POLICIES[:3], "sample", "label", *REWARDS, *PPO, "evaluate", "report")
-
-
-def same(left: object, right: object, *, tolerance: float = 0.0) -> bool:
-    """Compare JSON values: numbers within the tolerance, all else exactly."""
-    if isinstance(left, dict) and isinstance(right, dict):
-        keys = left.keys() == right.keys()
-        return keys and all(same(left[k], right[k], tolerance=tolerance) for k in left)
-    if isinstance(left, list) and isinstance(right, list):
-        pairs = zip(left, right, strict=False)
-        return len(left) == len(right) and all(same(a, b, tolerance=tolerance) for a, b in pairs)
-    if isinstance(left, float) and isinstance(right, int | float) and tolerance:
-        return left == pytest.approx(right, rel=tolerance, abs=tolerance, nan_ok=True)
-    return left == right or (left != left and right != right)
+from tests.end_to_end.stages import POLICIES, PPO, STAGES, TRAINED, same
 
 
 def test_every_stage_is_complete_and_its_lineage_can_be_walked(finished):
@@ -84,13 +65,30 @@ def test_ppo_is_compared_with_best_of_n(finished):
     assert '<section id="best-of"' in (finished.run_dir / "report/report.html").read_text()
 
 
+@pytest.fixture
+def unchanged(finished):
+    """Check that a test leaves every stage as it was."""
+
+    def times() -> dict[str, int]:
+        return {s: (finished.run_dir / s / "manifest.json").stat().st_mtime_ns for s in STAGES}
+
+    before = times()
+    yield
+    assert times() == before
+
+
+@pytest.mark.usefixtures("unchanged")
 def test_a_finished_line_is_skipped(finished):
-    before = {s: (finished.run_dir / s / "manifest.json").stat().st_mtime_ns for s in STAGES}
     done = finished.run("run")
     assert done.returncode == 0, done.stderr
     assert "skipped" in done.stdout
-    after = {s: (finished.run_dir / s / "manifest.json").stat().st_mtime_ns for s in STAGES}
-    assert after == before
+
+
+@pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_is_a_module_that_runs(finished, stage):
+    done = finished.start_together(stage, processes=1).wait()
+    assert done.returncode == 0, done.stderr
 
 
 def test_models_load_with_plain_transformers(finished, tmp_path):
@@ -130,47 +128,11 @@ print(json.dumps(answers))
     assert shapes["ppo"] == shapes["pretrain"]
 
 
-def cut(line, stage: str, started) -> None:
-    """Start the line, and kill it without warning once ``started`` says so."""
-    process = line.start("run")
-    try:
-        deadline = time.monotonic() + 240
-        while not started():
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline, f"{stage} never began"
-            time.sleep(0.01)
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def test_killed_in_every_stage_it_ends_as_if_it_had_not_been(finished, make_line, tmp_path):
-    line = make_line(tmp_path / "run")
-
-    def has_work(stage: str) -> bool:
-        folder = line.run_dir / stage
-        if stage in TRAINED:
-            return bool(list(folder.glob("checkpoints/step-*")))
-        return line.manifest(stage).get("status") == "running"
-
-    for stage in STAGES:
-        cut(line, stage, lambda stage=stage: has_work(stage))
-    done = line.run("run")
-    assert done.returncode == 0, done.stderr
-    for stage in STAGES:
-        ours, theirs = line.manifest(stage)["metrics"], finished.manifest(stage)["metrics"]
-        assert same(ours, theirs), stage
-    for stage in TRAINED:
-        assert line.metrics(stage) == finished.metrics(stage), stage
-        assert line.manifest(stage)["model_hash"]
-
-
 @pytest.mark.distributed
 def test_two_processes_make_the_same_numbers_as_one(finished, make_line, tmp_path):
     line = make_line(tmp_path / "run")
-    for stage in STAGES:
-        done = line.launch(stage, processes=2)
-        assert done.returncode == 0, f"{stage}: {done.stderr}"
+    done = line.launch(line.command("run"), processes=2)
+    assert done.returncode == 0, done.stderr
     for stage in STAGES:
         assert line.manifest(stage)["world_size"] == 2, stage
         assert finished.manifest(stage)["world_size"] == 1, stage

@@ -102,7 +102,7 @@ def test_every_reward_is_logged_and_in_the_lineage(alone, foreign_folder):
 @pytest.mark.distributed
 def test_two_processes_score_as_one_and_a_function_sees_each_completion_once(alone, start, rewards):
     line = start()
-    done = line.launch("ppo", rewards, processes=2)
+    done = line.launch(line.script("ppo", rewards), processes=2)
     assert done.returncode == 0, done.stderr
     assert line.manifest("ppo")["world_size"] == 2
     for ours, theirs in zip(line.metrics("ppo"), alone.metrics("ppo"), strict=True):
@@ -137,7 +137,7 @@ def test_a_function_that_fails_keeps_the_checkpoint_and_the_run_goes_on(
 def test_a_function_that_fails_ends_every_process(start, rewards):
     line = start()
     (line.modules / "broken").touch()
-    done = line.launch("ppo", rewards, processes=2)
+    done = line.launch(line.script("ppo", rewards), processes=2)
     assert done.returncode != 0
     check_refusal(line, done.stderr)
 

@@ -112,6 +112,14 @@ STATES = (
         ("test_hydra_ppo.py::test_a_head_on_the_policy_learns_at_the_values_rate",),
     ),
     Mutant(
+        "dropout: not seeded by the step",
+        PPO,
+        '            seed_generators(self.seed, "dropout", step, workers.rank)\n',
+        "            pass\n",
+        "A resumed run drops other weights than one that went through.",
+        ("test_hydra_ppo.py::test_it_goes_on_from_a_checkpoint_bit_for_bit",),
+    ),
+    Mutant(
         "hydra: dropout in rollouts",
         ACTOR_CRITIC,
         "                model.eval()\n",

@@ -7,6 +7,8 @@ from tests.mutants.mutant import Mutant
 PPO = "pipeline/ppo.py"
 CURSORS = "pipeline/cursors.py"
 PTX = "pipeline/ptx.py"
+ACTOR_CRITIC = "pipeline/actor_critic.py"
+DISTRIBUTED = "pipeline/distributed.py"
 
 MEAN = "test_ppo.py::test_a_step_takes_the_mean_over_tokens_however_they_are_shared_out"
 MICRO = "test_ppo.py::test_micro_batches_change_no_figure_and_no_weight"
@@ -14,6 +16,7 @@ ENTROPY = "test_ppo.py::test_the_entropy_bonus_adds_the_gradient_of_the_entropy"
 ENGINE = "test_ppo.py::test_another_engines_tokens_are_weighted_in_the_policy_loss_alone"
 STEPS = "test_ppo.py::test_every_epoch_shuffles_all_episodes_and_every_step_has_its_number"
 PTX_SCALE = "test_ptx.py::test_ptx_adds_gamma_times_the_pretraining_gradient"
+TWO = "test_distributed.py::test_two_processes_have_the_gradient_of_one"
 PADDING = "test_ppo.py::test_what_stands_in_the_padding_changes_no_loss"
 
 UPDATES = (
@@ -208,5 +211,45 @@ UPDATES = (
         "text.split(",
         "Two processes double the pretraining gradient.",
         (MEAN,),
+    ),
+    Mutant(
+        "processes: gradients of adapters summed",
+        DISTRIBUTED,
+        "            gradient /= self.world_size\n",
+        "",
+        "Two processes double the gradient of models on one backbone.",
+        (f"{TWO}[both]",),
+    ),
+    Mutant(
+        "processes: gradients of adapters stay apart",
+        DISTRIBUTED,
+        "            torch.distributed.all_reduce(gradient)\n",
+        "",
+        "Each process trains adapters of its own, and rank 0 saves its.",
+        (f"{TWO}[both]",),
+    ),
+    Mutant(
+        "processes: gradients of PPO's adapters not exchanged",
+        ACTOR_CRITIC,
+        "                self.workers.average_gradients(model)\n",
+        "                pass\n",
+        "Each process trains adapters of its own on its share of the episodes.",
+        (f"{TWO}[both]",),
+    ),
+    Mutant(
+        "processes: ptx gradients of adapters not exchanged",
+        PTX,
+        "        workers.average_gradients(policy)\n",
+        "",
+        "Each process trains adapters of its own on its share of the text.",
+        (f"{TWO}[text]",),
+    ),
+    Mutant(
+        "processes: exchanged before the last pass",
+        DISTRIBUTED,
+        "contextlib.nullcontext() if last else",
+        "contextlib.nullcontext() if not last else",
+        "What accumulates after the exchange differs between processes.",
+        (f"{TWO}[wrapped]",),
     ),
 )
