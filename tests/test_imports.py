@@ -18,9 +18,9 @@ LAYERS = (
     {"errors", "artifacts", "config", "records", "runs", "store", "doctor"},
     {"masked", "advantages", "losses", "ranking_loss", "ranking_accuracy"}
     | {"agreement", "calibration", "baselines", "best_of", "bootstrap", "statistics"}
-    | {"distributed", "kl_control", "score_scaling"},
+    | {"cpu", "distributed", "kl_control", "score_scaling"},
     {"tokenizer", "formatting", "models", "data", "ranking_data", "world", "cursors", "cards"}
-    | {"hydra", "hydra_models"},
+    | {"adapted", "hydra", "hydra_models"},
     {
         "decoding",
         "sampling",

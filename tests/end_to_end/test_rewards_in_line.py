@@ -40,7 +40,7 @@ def rewards(foreign_folder) -> str:
     return (
         "ppo.rewards=[{stage: reward, weight: 0.5}, "
         f"{{model: {foreign_folder}, retokenize: true, name: judge}}, "
-        "{function: own_rewards:rank_by_length, weight: 0.1, name: length}]"
+        "{function: line_rewards:rank_by_length, weight: 0.1, name: length}]"
     )
 
 
@@ -53,7 +53,7 @@ def start(finished, make_line, tmp_path_factory):
         shutil.copytree(finished.run_dir, folder / "run")
         shutil.rmtree(folder / "run" / "ppo")
         (folder / "modules").mkdir()
-        (folder / "modules" / "own_rewards.py").write_text(CODE)
+        (folder / "modules" / "line_rewards.py").write_text(CODE)
         return make_line(folder / "run", folder / "modules")
 
     return copy
@@ -74,17 +74,17 @@ def here(monkeypatch):
 
     def run(line, rewards):
         monkeypatch.setattr(sys, "path", [str(line.modules), *sys.path])
-        monkeypatch.delitem(sys.modules, "own_rewards", raising=False)
+        monkeypatch.delitem(sys.modules, "line_rewards", raising=False)
         return main(["ppo", str(MICRO), f"run_dir={line.run_dir}", rewards])
 
     yield run
-    sys.modules.pop("own_rewards", None)
+    sys.modules.pop("line_rewards", None)
 
 
 def test_every_reward_is_logged_and_in_the_lineage(alone, foreign_folder):
     manifest, rows = alone.manifest("ppo"), alone.metrics("ppo")
     assert set(manifest["parents"]) == {"sft@ppo_init", "reward"}
-    assert {str(foreign_folder), "own_rewards:rank_by_length"} < set(manifest["sources"])
+    assert {str(foreign_folder), "line_rewards:rank_by_length"} < set(manifest["sources"])
     assert len(rows) == 3
     for row in rows:
         assert [key for key in row if key.startswith("reward/") and not key.endswith("_std")] == [
@@ -145,7 +145,7 @@ def test_a_function_that_fails_ends_every_process(start, rewards):
 def test_a_function_alone_needs_no_reward_model(start, here):
     line = start()
     shutil.rmtree(line.run_dir / "reward")
-    assert here(line, "ppo.rewards=[{function: own_rewards:rank_by_length}]") == 0
+    assert here(line, "ppo.rewards=[{function: line_rewards:rank_by_length}]") == 0
     assert set(line.manifest("ppo")["parents"]) == {"sft@ppo_init"}
     assert line.metrics("ppo")[0]["value/mean"] == 0
     assert line.metrics("ppo")[-1]["value/mean"] != 0
@@ -170,7 +170,7 @@ def test_a_changed_function_asks_for_force(alone, start, rewards, here, capfd):
     shutil.copytree(alone.run_dir, line.run_dir)
     before = json.dumps(line.manifest("ppo"))
     assert here(line, rewards) == 0
-    (line.modules / "own_rewards.py").write_text(CODE + "# changed\n")
+    (line.modules / "line_rewards.py").write_text(CODE + "# changed\n")
     assert here(line, rewards) == 2
-    assert "data own_rewards:rank_by_length has changed" in capfd.readouterr().err
+    assert "data line_rewards:rank_by_length has changed" in capfd.readouterr().err
     assert json.dumps(line.manifest("ppo")) == before
