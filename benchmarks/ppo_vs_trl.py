@@ -28,12 +28,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from benchmarks.peers import TRL_WITH_PPO, install
 from benchmarks.side_by_side import (
+    ROOT,
     Figures,
     alternate,
     answer,
@@ -49,6 +52,7 @@ from benchmarks.subjects import SHAPES, make_models, ppo_work, spread_of
 from stages.entry import run_command
 
 SIDES = ("ours", "trl")
+LEARNED = ROOT / "benchmarks" / "results" / "ppo-seeds.json"
 BESIDE = "trl LoRA"
 """A side that is shown, and not compared: TRL's trainer with adapters on the policy alone."""
 DIFFERENCES = (
@@ -279,6 +283,18 @@ def show(cases: Sequence[Case], found: dict[str, Figures]) -> str:
     return table(header, rows)
 
 
+def show_learning(path: Path = LEARNED) -> str:
+    """Lay out what each of our modes learned on the tiny world, as ``ppo_seeds`` recorded it."""
+    modes = json.loads(path.read_text(encoding="utf-8"))["modes"]
+    names = {"start_scores": "score before", "scores": "after", "kl": "KL", "win_rate": "win rate"}
+    rows = [
+        [mode, str(of["seeds"])]
+        + [f"{of[name]['mean']:.3f} (sd {of[name]['sd']:.3f})" for name in names]
+        for mode, of in modes.items()
+    ]
+    return table(["mode", "seeds", *names.values()], rows)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark as a command."""
     names = [case.name for case in CASES]
@@ -302,6 +318,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = {case.name: summarize(measurements.of(case), rates) for case in cases}
         print(show(cases, found))
         print("\n".join(["", "Where the work differs:", *DIFFERENCES]))
+        print("\nOurs after 20 iterations on the tiny world, held-out prompts (ppo_seeds):")
+        print(show_learning(), end="\n\n")
         print(f"Recorded lengths, tokens: {lengths}")
         print(f"Machine: {machine}")
         ratios = {name: one["ratio"] for name, one in found.items()}

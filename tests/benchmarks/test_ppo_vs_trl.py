@@ -8,7 +8,16 @@ import pytest
 from benchmarks import ppo_vs_trl
 from benchmarks.peers import TRL_WITH_PPO, PeerError, install
 from benchmarks.ppo_sides import OUR_MODELS, TRL_MODELS, Order, describe
-from benchmarks.ppo_vs_trl import BESIDE, CASES, QUICK, Case, Measurements, main, summarize
+from benchmarks.ppo_vs_trl import (
+    BESIDE,
+    CASES,
+    QUICK,
+    Case,
+    Measurements,
+    main,
+    show_learning,
+    summarize,
+)
 from benchmarks.subjects import PASSES, Folders
 
 ORDER = Order(
@@ -141,6 +150,13 @@ def test_adapters_are_compared_with_all_weights_and_shown_beside_trls(monkeypatc
     }
     assert list(found) == ["ours", "trl", BESIDE]
     assert summarize(found, {"float32": 1e9, "bf16": 4e9})["ratio"] == 7 / 4
+
+
+def test_what_was_learned_is_shown_beside_the_speed() -> None:
+    header, _, *rows = show_learning().splitlines()
+    assert "KL" in header
+    assert [row.split()[1] for row in rows] == ["full", "hydra", "trunk"]
+    assert {row.split()[3] for row in rows} == {"10"}
 
 
 def run(capsys, *arguments: str) -> dict:
