@@ -4,8 +4,9 @@
 
 PEFT's layer does this in a dozen operations, and autograd needs as many again; each costs more than
 the adapter's products. Here the input is cast once, the adapter is added in the product that makes
-it, and nothing is kept for the frozen weights. A training step of 165 tokens through adapters on
-all layers of a model of 135M weights takes 0.8 of the time, on two threads of a CPU in bfloat16.
+it, and nothing is kept for the frozen weights. A PPO iteration with adapters on all layers of
+SmolLM2-135M's shape took 9.1 and 8.7 s with it, 10.5 and 9.4 s without, alternating, on two threads
+of a CPU in bfloat16.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from pipeline.cpu import OneDnnLinear, multiply, suits_onednn
+from pipeline.cpu import PLAIN_LINEAR, multiply, suits_onednn
 
 
 class AdaptedLinear(LoraLinear):
@@ -58,7 +59,7 @@ class AdaptedLinear(LoraLinear):
             name in self.lora_A
             and name not in self.lora_variant
             and not self.lora_bias[name]
-            and type(base) in (nn.Linear, OneDnnLinear)
+            and type(base) in PLAIN_LINEAR
             and not base.weight.requires_grad
             and (base.bias is None or not base.bias.requires_grad)
         )

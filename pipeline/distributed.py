@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.config.training import Precision
-from pipeline.cpu import OneDnnLinear, keep_freed_memory
+from pipeline.cpu import PLAIN_LINEAR, keep_freed_memory
 
 ResultT = TypeVar("ResultT")
 DTYPES = {"float32": torch.float32, "bf16": torch.float32, "float64": torch.float64}
@@ -132,7 +132,7 @@ class Workers:
         placed = self.place(model)
         if self.accelerator.mixed_precision == "bf16":
             for layer in placed.modules():
-                if type(layer) in (nn.Linear, OneDnnLinear):
+                if type(layer) in PLAIN_LINEAR:
                     for name, weight in list(layer.named_parameters(recurse=False)):
                         lower = nn.Parameter(weight.to(torch.bfloat16), requires_grad=False)
                         setattr(layer, name, lower)

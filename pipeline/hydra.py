@@ -73,6 +73,7 @@ class Backbone:
             warnings.filterwarnings("ignore", "Already found a `peft_config`", UserWarning)
             inject_adapter_in_model(config, self.model, adapter_name=name)
         use_adapted(self.model)
+        # Every step asks for the weights, and a walk through the model takes milliseconds.
         self._places[name] = [
             (f"{path}.lora_{half}.weight", layer)
             for path, layer in self.model.named_modules()

@@ -96,7 +96,7 @@ class ModelReward:
         self, prompts: Sequence[Prompt], completions: Sequence[str], episodes: Episodes
     ) -> Scores:
         """Return the reward model's scores less its offset."""
-        lengths = episodes.attention_mask.sum(dim=1).tolist()
+        lengths = episodes.lengths.tolist()
         for prompt, text, length in zip(prompts, completions, lengths, strict=True):
             check_context(self.model, length, self.where, prompt, text)
 

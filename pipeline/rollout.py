@@ -69,14 +69,18 @@ class Episodes:
         for start in range(0, len(order), size):
             yield self.rows(order[start : start + size])
 
+    @property
+    def lengths(self) -> Tensor:
+        """Return how many tokens each episode has, prompt included, in main memory, [batch]."""
+        return self.attention_mask.sum(dim=1).cpu()
+
     def by_length(self, rows: Tensor) -> Tensor:
         """Sort rows by how many tokens they have, the longest first."""
-        lengths = self.attention_mask.sum(dim=1).cpu()
-        return rows[lengths[rows].argsort(descending=True, stable=True)]
+        return rows[self.lengths[rows].argsort(descending=True, stable=True)]
 
     def alike(self, rows: Tensor, size: int) -> Iterator[Tensor]:
         """Yield batches of at most ``size`` rows, none much shorter than its batch's longest."""
-        lengths = self.attention_mask.sum(dim=1).cpu()
+        lengths = self.lengths.tolist()
         batch: list[int] = []
         for row in self.by_length(rows).tolist():
             if len(batch) == size or (batch and lengths[row] < LIKE * lengths[batch[0]]):

@@ -253,15 +253,17 @@ def test_what_stands_in_the_padding_changes_no_loss(make_trainer, change):
     trainer = make_trainer(change(entropy_coef=0.3))
     rollout = roll(trainer)
     padded = {
-        name: torch.nn.functional.pad(tensor, (0, 3), value=7 if tensor.is_floating_point() else 0)
+        name: torch.nn.functional.pad(tensor, (0, 19), value=7 if tensor.is_floating_point() else 0)
         if torch.is_tensor(tensor) and tensor.dim() == 2
         else tensor
         for name, tensor in vars(rollout).items()
         if tensor is not None
     }
-    padded["ids"] = torch.nn.functional.pad(padded["ids"], (4, 0))
-    padded["attention_mask"] = torch.nn.functional.pad(padded["attention_mask"], (4, 0))
+    padded["ids"] = torch.nn.functional.pad(padded["ids"], (20, 0))
+    padded["attention_mask"] = torch.nn.functional.pad(padded["attention_mask"], (20, 0))
     wide = type(rollout)(**padded)
+    assert wide.trimmed().ids.shape[1] < wide.ids.shape[1]
+    assert wide.trimmed().values.shape[1] < wide.values.shape[1]
     expected = trainer.ppo_loss(rollout, Average()).item()
     assert trainer.ppo_loss(wide, Average()).item() == pytest.approx(expected, abs=1e-6)
     assert trainer.ppo_loss(wide.trimmed(), Average()).item() == pytest.approx(expected, abs=1e-6)
