@@ -2,7 +2,8 @@
 
 Prompts, completions, provenances and tasks are named by the hash of their content, so that adding
 one twice adds it once, and the same content has the same id in every store. The tables are created
-by the migrations, never by ``metadata.create_all``; a test holds the two equal.
+by the migrations, never by ``metadata.create_all``; a test holds the two equal. This module has
+what is judged and the judgments; ``schema_app`` has what the labeling app adds around them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     true,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -63,6 +65,7 @@ class Base(DeclarativeBase):
         datetime: UtcDateTime,
         dict[str, Any]: JSON,
         dict[str, int]: JSON,
+        dict[str, bool]: JSON,
         dict[str, dict[str, bool]]: JSON,
         list[str]: JSON,
         list[dict[str, str]]: JSON,
@@ -113,7 +116,11 @@ class SourceRow(Base):
 
 
 class LabelerRow(Base):
-    """Who judges, by pseudonym."""
+    """Who judges, by pseudonym.
+
+    Until ``admitted``, a labeler gets screening tasks only. ``kinds`` are the kinds of task that
+    they may be given, None for all.
+    """
 
     __tablename__ = "labelers"
 
@@ -121,22 +128,38 @@ class LabelerRow(Base):
     name: Mapped[str] = mapped_column(String(200), unique=True)
     kind: Mapped[str] = mapped_column(String(16))
     group: Mapped[str] = mapped_column("labeler_group", String(16))
+    admitted: Mapped[bool] = mapped_column(server_default=true())
+    kinds: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
     created: Mapped[datetime]
 
 
 class TaskRow(Base):
-    """A set of completions of one prompt, to be judged by ``overlap`` different labelers.
+    """Work on one prompt, to be done by ``overlap`` different labelers of the train group.
+
+    Held-out labelers come on top, ``held_out_overlap`` of them. ``kind`` is ``ranking`` (K
+    completions), ``comparison`` (two, for win rates) or ``demonstration`` (none: an answer is
+    written). ``purpose`` is ``work``, or one that never reaches training: ``screening`` and
+    ``gold`` have a known answer and are given to every labeler in turn; ``repeat`` shows a labeler
+    (``reserved_for``) once more what they have judged (``repeats``), to see whether they agree with
+    themselves. Tasks of higher ``priority`` go first. ``selection`` says how an active selection
+    came to the task, with its propensity.
 
     ``open`` is True while fewer are done; only ``catalog.mark_open`` writes it.
     """
 
     __tablename__ = "tasks"
-    __table_args__ = (Index(None, "open", "id"),)
+    __table_args__ = (Index(None, "open", "id"), Index(None, "purpose", "id"))
 
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     prompt_id: Mapped[str] = mapped_column(ForeignKey("prompts.id"), index=True)
     kind: Mapped[str] = mapped_column(String(16))
+    purpose: Mapped[str] = mapped_column(String(16), server_default="work")
     overlap: Mapped[int]
+    held_out_overlap: Mapped[int] = mapped_column(server_default="0")
+    priority: Mapped[int] = mapped_column(server_default="0")
+    selection: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    repeats: Mapped[str | None] = mapped_column(String(16))
+    reserved_for: Mapped[int | None]
     open: Mapped[bool] = mapped_column(server_default=true())
     created: Mapped[datetime]
 
@@ -158,9 +181,9 @@ class TaskCompletionRow(Base):
 class AssignmentRow(Base):
     """A labeler's hold on a task.
 
-    ``state`` is ``leased`` or ``done``; a lease whose ``lease_expires`` has passed counts as
-    returned, so that nothing has to run for it to expire. ``presented`` is the order the labeler
-    sees.
+    ``state`` is ``leased``, ``done`` or ``skipped``; a lease whose ``lease_expires`` has passed
+    counts as returned, so that nothing has to run for it to expire. ``presented`` is the order the
+    labeler sees.
     """
 
     __tablename__ = "assignments"
@@ -183,6 +206,9 @@ class AssignmentRow(Base):
     judgments: Mapped[list[JudgmentRow]] = relationship(
         order_by="JudgmentRow.revision", back_populates="assignment"
     )
+    demonstrations: Mapped[list[DemonstrationRow]] = relationship(
+        order_by="DemonstrationRow.revision", back_populates="assignment"
+    )
 
 
 class JudgmentRow(Base):
@@ -190,6 +216,7 @@ class JudgmentRow(Base):
 
     Database triggers of the migrations refuse UPDATE and DELETE. The mappings have completion ids
     as keys. ``simulated`` is copied from the labeler's kind, so that the row itself says it.
+    ``instructions`` and ``interface`` are the versions that the labeler worked with.
     """
 
     __tablename__ = "judgments"
@@ -203,8 +230,34 @@ class JudgmentRow(Base):
     ratings: Mapped[dict[str, int] | None] = mapped_column(JSON(none_as_null=True))
     flags: Mapped[dict[str, dict[str, bool]]]
     comment: Mapped[str] = mapped_column(Text)
+    prompt_flags: Mapped[dict[str, bool]] = mapped_column(server_default="{}")
+    none_acceptable: Mapped[bool] = mapped_column(server_default=false())
+    instructions: Mapped[int | None]
+    interface: Mapped[str | None] = mapped_column(String(32))
     simulated: Mapped[bool]
     active_seconds: Mapped[float | None]
     created: Mapped[datetime]
 
     assignment: Mapped[AssignmentRow] = relationship(back_populates="judgments")
+
+
+class DemonstrationRow(Base):
+    """An answer that a labeler wrote. Append-only like judgments: an edit is a revision."""
+
+    __tablename__ = "demonstrations"
+    __table_args__ = (UniqueConstraint("assignment_id", "revision"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assignment_id: Mapped[int] = mapped_column(ForeignKey("assignments.id"))
+    revision: Mapped[int]
+    idempotency_key: Mapped[str] = mapped_column(String(200), unique=True)
+    text: Mapped[str] = mapped_column(Text)
+    comment: Mapped[str] = mapped_column(Text)
+    prompt_flags: Mapped[dict[str, bool]] = mapped_column(server_default="{}")
+    instructions: Mapped[int | None]
+    interface: Mapped[str | None] = mapped_column(String(32))
+    simulated: Mapped[bool]
+    active_seconds: Mapped[float | None]
+    created: Mapped[datetime]
+
+    assignment: Mapped[AssignmentRow] = relationship(back_populates="demonstrations")

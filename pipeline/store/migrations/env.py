@@ -5,7 +5,7 @@ from __future__ import annotations
 from alembic import context
 
 from pipeline.store.connect import VERSION_TABLE
-from pipeline.store.schema import Base
+from pipeline.store.schema_app import AccountRow
 
 
 def run() -> None:
@@ -13,7 +13,8 @@ def run() -> None:
     connection = context.config.attributes["connection"]
     context.configure(
         connection=connection,
-        target_metadata=Base.metadata,
+        # One metadata for all tables; the app's module imports the other.
+        target_metadata=AccountRow.metadata,
         version_table=VERSION_TABLE,
         # SQLite alters a table only by copying it.
         render_as_batch=connection.dialect.name == "sqlite",
