@@ -55,6 +55,10 @@ class StoreError(SteerlineError):
     """Report a label store that cannot be opened, or a judgment that it refuses."""
 
 
+class LeaseLostError(StoreError):
+    """Report a task that is no longer in the labeler's hands: others have filled its places."""
+
+
 class ShapeError(ValueError):
     """Report tensors whose shapes differ: a fault of the calling code, not of the user."""
 

@@ -70,9 +70,8 @@ def simulate(store: LabelStore, world: World, section: LabelSection, seed: int) 
     held_out = [labeler for labeler in labelers if labeler.group == "held_out"]
     overlap = min(section.validation_overlap, len(trained))
     store.create_ranking_tasks(min(section.overlap, len(trained)), "train")
-    store.create_ranking_tasks(overlap, "validation")
+    store.create_ranking_tasks(overlap, "validation", held_out=len(held_out))
     _work(store, trained)
-    store.create_ranking_tasks(overlap + len(held_out), "validation")
     _work(store, held_out)
 
 

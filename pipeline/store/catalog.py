@@ -1,29 +1,20 @@
-"""Add prompts, completions, labelers and tasks to a session, and read them back.
+"""Add prompts, completions and labelers to a session, and read them back.
 
 Everything is idempotent: content that is there already is left as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
-from itertools import groupby
 from typing import cast
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session, selectinload
 
 from pipeline.errors import StoreError
 from pipeline.records import Message, Prompt
-from pipeline.store.schema import (
-    AssignmentRow,
-    CompletionRow,
-    LabelerRow,
-    PromptRow,
-    SourceRow,
-    TaskCompletionRow,
-    TaskRow,
-)
+from pipeline.store.schema import CompletionRow, LabelerRow, PromptRow, SourceRow
 from pipeline.store.values import (
     FINISH_REASONS,
     SPLITS,
@@ -37,7 +28,6 @@ from pipeline.store.values import (
     provenance_fields,
     reason_to_refuse,
     source_id,
-    task_id,
 )
 
 
@@ -169,77 +159,3 @@ def add_labeler(session: Session, name: str, kind: str, group: str, now: datetim
             "Use another name."
         )
     return row
-
-
-def add_task(
-    session: Session, prompt_id: str, completions: Collection[str], overlap: int, now: datetime
-) -> TaskRow:
-    """Add a ranking task over these completions, or return the one there is, unchanged."""
-    row_id = task_id(prompt_id, completions)
-    row = session.get(TaskRow, row_id)
-    if row is None:
-        row = TaskRow(id=row_id, prompt_id=prompt_id, kind="ranking", overlap=overlap, created=now)
-        session.add(row)
-        session.flush()
-        session.add_all(
-            TaskCompletionRow(task_id=row_id, completion_id=completion)
-            for completion in sorted(set(completions))
-        )
-        session.flush()
-    return row
-
-
-def create_ranking_tasks(
-    session: Session, overlap: int, splits: Sequence[str], now: datetime
-) -> int:
-    """Make one task of all completions of each prompt that has two or more.
-
-    Return how many are new. A task that exists takes the given overlap.
-
-    Raises:
-        StoreError: if the overlap is below 1.
-    """
-    if overlap < 1:
-        raise StoreError(
-            f"overlap must be 1 or more, got {overlap!r}. Ask for at least one judgment."
-        )
-    known = {task.id: task for task in session.scalars(select(TaskRow))}
-    rows = session.execute(
-        select(CompletionRow.prompt_id, CompletionRow.id)
-        .join(PromptRow, PromptRow.id == CompletionRow.prompt_id)
-        .where(PromptRow.split.in_(splits))
-        .order_by(CompletionRow.prompt_id, CompletionRow.id)
-    ).all()
-    created = 0
-    for prompt_id, group in groupby(rows, key=lambda row: row[0]):
-        completions = [row[1] for row in group]
-        if len(completions) < 2:
-            continue
-        task = known.get(task_id(prompt_id, completions))
-        if task is None:
-            add_task(session, prompt_id, completions, overlap, now)
-            created += 1
-        else:
-            task.overlap = overlap
-    session.flush()
-    mark_open(
-        session, TaskRow.prompt_id.in_(select(PromptRow.id).where(PromptRow.split.in_(splits)))
-    )
-    return created
-
-
-def mark_open(session: Session, which: ColumnElement[bool]) -> None:
-    """Set ``open`` on the tasks that meet a condition: whether they want further labelers.
-
-    One statement, so that the database itself reads the overlap and the count under the row's lock.
-    """
-    done = (
-        select(func.count())
-        .where(AssignmentRow.task_id == TaskRow.id, AssignmentRow.state == "done")
-        .correlate(TaskRow)
-        .scalar_subquery()
-    )
-    session.execute(
-        update(TaskRow).where(which).values(open=done < TaskRow.overlap),
-        execution_options={"synchronize_session": False},
-    )

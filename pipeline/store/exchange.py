@@ -23,16 +23,10 @@ from pipeline.store.catalog import (
     add_completions,
     add_labeler,
     add_prompt,
-    add_task,
     read_prompt,
     read_sources,
 )
-from pipeline.store.leasing import (
-    add_assignment,
-    append_judgment,
-    find_assignment,
-    same_judgment,
-)
+from pipeline.store.leasing import add_assignment, find_assignment
 from pipeline.store.rows import JudgmentRecord, check_lengths
 from pipeline.store.schema import (
     AssignmentRow,
@@ -42,6 +36,8 @@ from pipeline.store.schema import (
     PromptRow,
     TaskRow,
 )
+from pipeline.store.submitting import append_judgment, same_judgment
+from pipeline.store.tasking import Overlap, Wanted, add_task
 from pipeline.store.values import (
     SIMULATED_PREFIX,
     Judgment,
@@ -79,7 +75,8 @@ class Importer:
         add_prompt(session, record.prompt, record.split or self.split, self.now)
         add_completions(session, prompt_id, record.sampled, self.now)
         ids = [completion_id(prompt_id, text) for text, _ in record.completions]
-        task = add_task(session, prompt_id, ids, record.overlap, self.now)
+        overlap = Overlap(record.overlap, record.held_out_overlap)
+        task = add_task(session, Wanted(prompt_id, ids), overlap, self.now)
         kind = "simulated" if record.simulated else "human"
         name = record.labeler or self._name_labeler(task.id, simulated=record.simulated)
         labeler = add_labeler(session, name, kind, record.group, self.now)
@@ -152,6 +149,7 @@ def iterate_records(session: Session) -> Iterator[JudgmentRecord]:
             active_seconds=row.active_seconds,
             presented=tuple(ids.index(id_) for id_ in assignment.presented),
             overlap=task.overlap,
+            held_out_overlap=task.held_out_overlap,
             revision=row.revision,
             key=row.idempotency_key,
             created=row.created,

@@ -1,153 +1,126 @@
-"""Hand tasks to labelers and take their judgments, safely under concurrency.
+"""Hand tasks to labelers, safely under concurrency.
 
-A place on a task is taken by an assignment that is done, or leased with time left. Whoever gives
-out or fills a place holds the task's row: SQLite's single writer sees to that, and on other
-databases ``SELECT ... FOR UPDATE`` does. The tasks are counted again under the lock, because a row
-that another session has just filled is still in the snapshot that the search saw.
+A place on a task is taken by an assignment that is done, or leased with time left; the train
+group has ``overlap`` places and held-out labelers ``held_out_overlap``. Whoever gives out or fills
+a place holds the task's row: SQLite's single writer sees to that, and on other databases ``SELECT
+... FOR UPDATE`` does. The tasks are counted again under the lock, because a row that another
+session has just filled is still in the snapshot that the search saw.
+
+Screening, gold and repeat tasks have no places to run out of: every labeler gets each one once, or
+it was made for one labeler.
 """
 
 from __future__ import annotations
 
 import random
 import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
-from pipeline.errors import StoreError
-from pipeline.store.catalog import mark_open, read_prompt
-from pipeline.store.schema import AssignmentRow, JudgmentRow, LabelerRow, TaskRow
-from pipeline.store.values import (
-    Choice,
-    Judgment,
-    Receipt,
-    Task,
-    check_judgment,
-    hash_content,
-)
+from pipeline.errors import LeaseLostError, StoreError
+from pipeline.store.schema import AssignmentRow, LabelerRow, TaskRow
+from pipeline.store.tasking import link_completions, mark_open
+from pipeline.store.values import TASK_KINDS, hash_content
+
+LEASE = timedelta(minutes=30)
+REPEAT_AFTER = 5
+"""A labeler meets a task again only after so many others."""
 
 
-def lease(session: Session, labeler_id: int, duration: timedelta, now: datetime) -> Task | None:
+@dataclass(frozen=True)
+class LeaseRules:
+    """How tasks are handed out.
+
+    Attributes:
+        duration: how long a task is held without a sign of life.
+        gold_rate: chance that a task is one with a known answer, while there are some.
+        repeat_rate: chance that a task is one that the labeler has judged before.
+        seed: of both draws, which are keyed by labeler and count of tasks.
+    """
+
+    duration: timedelta = LEASE
+    gold_rate: float = 0.0
+    repeat_rate: float = 0.0
+    seed: int = 0
+
+
+def lease(
+    session: Session, labeler_id: int, rules: LeaseRules, now: datetime
+) -> AssignmentRow | None:
     """Give a labeler a task: the one they hold, else one with a free place, else None.
 
-    A task that the labeler has done is never given again; one whose lease they let run out may be.
+    A task that the labeler has done or skipped is never given again; one whose lease they let run
+    out may be.
 
     Raises:
         StoreError: if there is no such labeler.
     """
-    labeler = session.get(LabelerRow, labeler_id)
-    if labeler is None:
-        raise StoreError(f"No labeler {labeler_id} in the label store. Add the labeler first.")
+    labeler = lock_labeler(session, labeler_id)
     held = session.scalar(
         select(AssignmentRow)
-        .where(
-            AssignmentRow.labeler_id == labeler_id,
-            AssignmentRow.state == "leased",
-            AssignmentRow.lease_expires > now,
-        )
+        .where(AssignmentRow.labeler_id == labeler_id, _is_held(now))
         .order_by(AssignmentRow.id)
         .limit(1)
     )
     if held is None:
-        task = _lock_open_task(session, labeler_id, now)
+        task = _find_task(session, labeler, rules, now)
         if task is None:
             return None
         held = _assign(session, task, labeler, now)
-        held.lease_expires = now + duration
+        held.lease_expires = now + rules.duration
         session.flush()
-    texts = {row.id: row.text for row in held.task.completions}
-    return Task(
-        id=held.task_id,
-        token=held.token,
-        prompt=read_prompt(held.task.prompt),
-        completions=tuple(Choice(id_, texts[id_]) for id_ in held.presented),
-        lease_expires=held.lease_expires,
-    )
+    return held
 
 
-def submit(
-    session: Session, token: str, judgment: Judgment, idempotency_key: str, now: datetime
-) -> Receipt:
-    """Append a judgment to the assignment that holds the token.
-
-    The first judgment fills the place; a later one with another key is a revision. After the lease
-    has run out, a judgment is still taken while the task has a free place, so that slow work is
-    not lost.
+def renew(
+    session: Session, assignment: AssignmentRow, duration: timedelta, now: datetime
+) -> datetime:
+    """Hold a task for longer and return until when; a lease that ran out is taken up again.
 
     Raises:
-        StoreError: if the token is unknown, the lease ran out and its place is taken, the key was
-            used for another judgment, or the judgment breaks a rule.
+        LeaseLostError: if it ran out and others have filled the places.
     """
-    if not 1 <= len(idempotency_key) <= 200:
-        raise StoreError(
-            f"idempotency_key must have 1 to 200 characters, got {len(idempotency_key)}. Mend it."
-        )
-    holds_token = AssignmentRow.token == token
-    task = session.scalar(
-        select(TaskRow)
-        .join(AssignmentRow, AssignmentRow.task_id == TaskRow.id)
-        .where(holds_token)
-        .with_for_update(of=TaskRow)
-    )
-    if task is None:
-        raise StoreError("Token must be of a leased task, got an unknown one. Lease a task again.")
-    # Read once the task's row is held: another session may just have changed it.
-    assignment = session.scalars(
-        select(AssignmentRow).where(holds_token).options(joinedload(AssignmentRow.labeler))
+    if assignment.state == "leased":
+        keep_place(session, assignment, now)
+        assignment.lease_expires = now + duration
+        session.flush()
+    return assignment.lease_expires
+
+
+def keep_place(session: Session, assignment: AssignmentRow, now: datetime) -> None:
+    """Make sure that a leased assignment has its place, or can have it back.
+
+    Raises:
+        LeaseLostError: if the lease ran out and others have filled the places.
+    """
+    if assignment.state != "leased" or assignment.lease_expires > now:
+        return
+    task = session.scalars(
+        select(TaskRow).where(TaskRow.id == assignment.task_id).with_for_update()
     ).one()
-
-    earlier = session.scalar(
-        select(JudgmentRow).where(JudgmentRow.idempotency_key == idempotency_key)
-    )
-    if earlier is not None:
-        if earlier.assignment_id != assignment.id or not same_judgment(earlier, judgment):
-            raise StoreError(
-                f"idempotency_key must be new for a new judgment, got {idempotency_key!r} again. "
-                "Submit with another key."
-            )
-        return _receipt(earlier)
-
-    lapsed = assignment.state == "leased" and assignment.lease_expires <= now
-    if lapsed and places_taken(session, task.id, now) >= task.overlap:
-        raise StoreError(
+    group = assignment.labeler.group
+    if task.purpose == "work" and places_taken(session, task.id, group, now) >= places(task, group):
+        raise LeaseLostError(
             f"The lease of task {task.id} ran out and others have filled it, got a judgment after "
             f"{assignment.lease_expires:%Y-%m-%d %H:%M} UTC. Lease another task."
         )
-    check_judgment(judgment, [row.id for row in task.completions])
-    return _receipt(append_judgment(session, assignment, judgment, idempotency_key, now))
 
 
-def append_judgment(
-    session: Session,
-    assignment: AssignmentRow,
-    judgment: Judgment,
-    key: str,
-    now: datetime,
-    revision: int | None = None,
-) -> JudgmentRow:
-    """Add a checked judgment as the given revision, else as the next, and mark the work done."""
-    first = assignment.state != "done"
-    if revision is None:
-        revision = 1 if first else _last_revision(session, assignment) + 1
-    row = JudgmentRow(
-        assignment=assignment,
-        revision=revision,
-        idempotency_key=key,
-        ranks=dict(judgment.ranks),
-        ratings=None if judgment.ratings is None else dict(judgment.ratings),
-        flags=_stored_flags(judgment),
-        comment=judgment.comment,
-        simulated=assignment.labeler.kind == "simulated",
-        active_seconds=judgment.active_seconds,
-        created=now,
-    )
-    assignment.state = "done"
-    session.add(row)
-    session.flush()
-    if first:
-        mark_open(session, TaskRow.id == assignment.task_id)
-    return row
+def lock_labeler(session: Session, labeler_id: int) -> LabelerRow:
+    """Return a labeler whose row is held, so that two pages of theirs take turns.
+
+    Raises:
+        StoreError: if there is no such labeler.
+    """
+    labeler = session.get(LabelerRow, labeler_id, with_for_update=True)
+    if labeler is None:
+        raise StoreError(f"No labeler {labeler_id} in the label store. Add the labeler first.")
+    return labeler
 
 
 def add_assignment(
@@ -176,60 +149,132 @@ def find_assignment(session: Session, task_id: str, labeler_id: int) -> Assignme
     )
 
 
-def places_taken(session: Session, task_id: str, now: datetime) -> int:
-    """Count the labelers who have done the task or hold it now."""
-    query = select(func.count()).where(AssignmentRow.task_id == task_id, _takes_place(now))
+def places(task: TaskRow, group: str) -> int:
+    """Return how many labelers of a group a task wants."""
+    return task.held_out_overlap if group == "held_out" else task.overlap
+
+
+def places_taken(session: Session, task_id: str, group: str, now: datetime) -> int:
+    """Count the labelers of a group who have done the task or hold it now."""
+    query = (
+        select(func.count())
+        .join_from(AssignmentRow, LabelerRow)
+        .where(AssignmentRow.task_id == task_id, LabelerRow.group == group, takes_place(now))
+    )
     return session.scalars(query).one()
 
 
-def same_judgment(row: JudgmentRow, judgment: Judgment) -> bool:
-    """Tell whether a stored judgment says the same; a retry may differ in the time it took."""
-    ratings = None if judgment.ratings is None else dict(judgment.ratings)
-    return (row.ranks, row.ratings, row.flags, row.comment) == (
-        dict(judgment.ranks),
-        ratings,
-        _stored_flags(judgment),
-        judgment.comment,
+def takes_place(now: datetime) -> ColumnElement[bool]:
+    """Say of an assignment whether it takes a place on its task."""
+    return or_(AssignmentRow.state == "done", _is_held(now))
+
+
+def finish(session: Session, assignment: AssignmentRow, state: Literal["done", "skipped"]) -> None:
+    """Set what became of an assignment, and note whether its task wants further labelers."""
+    if assignment.state != state:
+        assignment.state = state
+        session.flush()
+        mark_open(session, TaskRow.id == assignment.task_id)
+
+
+def _is_held(now: datetime) -> ColumnElement[bool]:
+    return and_(AssignmentRow.state == "leased", AssignmentRow.lease_expires > now)
+
+
+def _find_task(
+    session: Session, labeler: LabelerRow, rules: LeaseRules, now: datetime
+) -> TaskRow | None:
+    if not labeler.admitted:
+        return _next_for_everyone(session, labeler, "screening")
+    if rules.gold_rate or rules.repeat_rate:
+        count = session.scalars(
+            select(func.count()).where(AssignmentRow.labeler_id == labeler.id)
+        ).one()
+        draw = random.Random(hash_content("turn", rules.seed, labeler.name, count)).random()
+        task = None
+        if draw < rules.gold_rate:
+            task = _next_for_everyone(session, labeler, "gold")
+        elif draw < rules.gold_rate + rules.repeat_rate:
+            task = _repeat(session, labeler, now)
+        if task is not None:
+            return task
+    return _lock_open_task(session, labeler, now)
+
+
+def _next_for_everyone(session: Session, labeler: LabelerRow, purpose: str) -> TaskRow | None:
+    """Return the next task of a purpose that every labeler meets once."""
+    return session.scalar(
+        for_labeler(select(TaskRow), labeler)
+        .where(TaskRow.purpose == purpose)
+        .order_by(TaskRow.turn, TaskRow.id)
+        .limit(1)
     )
 
 
-def _last_revision(session: Session, assignment: AssignmentRow) -> int:
-    query = select(func.max(JudgmentRow.revision)).where(JudgmentRow.assignment_id == assignment.id)
-    return session.scalars(query).one()
+def _repeat(session: Session, labeler: LabelerRow, now: datetime) -> TaskRow | None:
+    """Make a task again out of the oldest that the labeler has judged, long enough ago."""
+    repeated = select(TaskRow.repeats).where(
+        TaskRow.purpose == "repeat", TaskRow.reserved_for == labeler.id
+    )
+    judged = session.scalars(
+        select(TaskRow)
+        .join(AssignmentRow, AssignmentRow.task_id == TaskRow.id)
+        .where(
+            AssignmentRow.labeler_id == labeler.id,
+            AssignmentRow.state == "done",
+            TaskRow.purpose == "work",
+            TaskRow.kind == "ranking",
+        )
+        .order_by(AssignmentRow.id)
+    ).all()
+    before = judged[: max(0, len(judged) - REPEAT_AFTER)]
+    done = set(session.scalars(repeated))
+    original = next((task for task in before if task.id not in done), None)
+    if original is None:
+        return None
+    again = TaskRow(
+        id=hash_content("repeat", original.id, labeler.name),
+        prompt_id=original.prompt_id,
+        kind=original.kind,
+        purpose="repeat",
+        overlap=1,
+        repeats=original.id,
+        reserved_for=labeler.id,
+        created=now,
+    )
+    session.add(again)
+    session.flush()
+    link_completions(session, again.id, [row.id for row in original.completions])
+    return again
 
 
-def _stored_flags(judgment: Judgment) -> dict[str, dict[str, bool]]:
-    return {id_: dict(flags) for id_, flags in judgment.flags.items() if flags}
+def for_labeler(query: Select[Any], labeler: LabelerRow) -> Select[Any]:
+    """Leave the tasks that a labeler may be given: not met before, of the kinds that they do."""
+    met = exists().where(
+        AssignmentRow.task_id == TaskRow.id,
+        AssignmentRow.labeler_id == labeler.id,
+        AssignmentRow.state != "leased",
+    )
+    query = query.where(~met)
+    kinds: Sequence[str] = TASK_KINDS if labeler.kinds is None else labeler.kinds
+    return query if set(kinds) >= set(TASK_KINDS) else query.where(TaskRow.kind.in_(kinds))
 
 
-def _receipt(row: JudgmentRow) -> Receipt:
-    assignment = row.assignment
-    return Receipt(assignment.task_id, assignment.labeler.name, row.revision, row.created)
-
-
-def _takes_place(now: datetime) -> ColumnElement[bool]:
-    return or_(AssignmentRow.state == "done", AssignmentRow.lease_expires > now)
-
-
-def _lock_open_task(session: Session, labeler_id: int, now: datetime) -> TaskRow | None:
+def _lock_open_task(session: Session, labeler: LabelerRow, now: datetime) -> TaskRow | None:
+    group = labeler.group
     taken = (
         select(func.count())
-        .where(AssignmentRow.task_id == TaskRow.id, _takes_place(now))
+        .join_from(AssignmentRow, LabelerRow)
+        .where(AssignmentRow.task_id == TaskRow.id, LabelerRow.group == group, takes_place(now))
         .correlate(TaskRow)
         .scalar_subquery()
     )
-    done_by_labeler = exists().where(
-        and_(
-            AssignmentRow.task_id == TaskRow.id,
-            AssignmentRow.labeler_id == labeler_id,
-            AssignmentRow.state == "done",
-        )
-    )
+    wanted = TaskRow.held_out_overlap if group == "held_out" else TaskRow.overlap
     # Ids are hashes: their order mixes the prompts' sources and is the same in every run.
     open_tasks = (
-        select(TaskRow)
-        .where(TaskRow.open, taken < TaskRow.overlap, ~done_by_labeler)
-        .order_by(TaskRow.id)
+        for_labeler(select(TaskRow), labeler)
+        .where(TaskRow.open, TaskRow.purpose == "work", taken < wanted)
+        .order_by(TaskRow.turn, TaskRow.id)
         .limit(1)
         .options(joinedload(TaskRow.prompt, innerjoin=True))
     )
@@ -240,7 +285,7 @@ def _lock_open_task(session: Session, labeler_id: int, now: datetime) -> TaskRow
         if task is None:
             # Every open task is in another session's hands; the last places are worth the wait.
             task = session.scalar(query.with_for_update(of=TaskRow))
-        if task is None or places_taken(session, task.id, now) < task.overlap:
+        if task is None or places_taken(session, task.id, group, now) < places(task, group):
             return task
         full.append(task.id)
 

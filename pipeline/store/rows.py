@@ -46,7 +46,8 @@ class JudgmentRecord:
         comment: the labeler's note.
         active_seconds: working time.
         presented: the order that the labeler saw, as indices of completions, or None.
-        overlap: judgments wanted for the task.
+        overlap: labelers wanted for the task.
+        held_out_overlap: held-out labelers wanted beside them.
         revision: 1 for the first judgment of this labeler on this task, or None for the next.
         key: idempotency key, or None for one made of the content.
         created: when it was submitted, or None for now.
@@ -65,6 +66,7 @@ class JudgmentRecord:
     active_seconds: float | None = None
     presented: tuple[int, ...] | None = None
     overlap: int = 1
+    held_out_overlap: int = 0
     revision: int | None = None
     key: str | None = None
     created: datetime | None = None
@@ -138,6 +140,7 @@ def read_row(row: Mapping[str, Any], source: str) -> JudgmentRecord:
         active_seconds=cells.optional("active_seconds", (int, float)),
         presented=cells.items("presented", int),
         overlap=cells.natural("overlap") or 1,
+        held_out_overlap=cells.natural("held_out_overlap", least=0) or 0,
         revision=cells.natural("revision"),
         key=cells.optional("key", str),
         created=_read_time(cells.optional("created", str)),
@@ -206,10 +209,12 @@ class _Cells:
             check_choice(f"'{self.where}{name}'", value, valid)
         return value
 
-    def natural(self, name: str) -> int | None:
+    def natural(self, name: str, least: int = 1) -> int | None:
         value: int | None = self.optional(name, int)
-        if value is not None and value < 1:
-            raise StoreError(f"'{self.where}{name}' must be 1 or more, got {value!r}. Mend it.")
+        if value is not None and value < least:
+            raise StoreError(
+                f"'{self.where}{name}' must be {least} or more, got {value!r}. Mend it."
+            )
         return value
 
     def refuse_rest(self) -> None:

@@ -141,14 +141,14 @@ class TaskRow(Base):
     written). ``purpose`` is ``work``, or one that never reaches training: ``screening`` and
     ``gold`` have a known answer and are given to every labeler in turn; ``repeat`` shows a labeler
     (``reserved_for``) once more what they have judged (``repeats``), to see whether they agree with
-    themselves. Tasks of higher ``priority`` go first. ``selection`` says how an active selection
-    came to the task, with its propensity.
+    themselves. Tasks of a lower ``turn`` go first. ``selection`` says how an active selection came
+    to the task, with its propensity.
 
     ``open`` is True while fewer are done; only ``catalog.mark_open`` writes it.
     """
 
     __tablename__ = "tasks"
-    __table_args__ = (Index(None, "open", "id"), Index(None, "purpose", "id"))
+    __table_args__ = (Index(None, "open", "turn", "id"), Index(None, "purpose", "id"))
 
     id: Mapped[str] = mapped_column(String(16), primary_key=True)
     prompt_id: Mapped[str] = mapped_column(ForeignKey("prompts.id"), index=True)
@@ -156,7 +156,7 @@ class TaskRow(Base):
     purpose: Mapped[str] = mapped_column(String(16), server_default="work")
     overlap: Mapped[int]
     held_out_overlap: Mapped[int] = mapped_column(server_default="0")
-    priority: Mapped[int] = mapped_column(server_default="0")
+    turn: Mapped[int] = mapped_column(server_default="0")
     selection: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     repeats: Mapped[str | None] = mapped_column(String(16))
     reserved_for: Mapped[int | None]

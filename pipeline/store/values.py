@@ -21,11 +21,14 @@ Split = Literal["train", "validation", "test"]
 Kind = Literal["human", "simulated"]
 Group = Literal["train", "held_out"]
 FinishReason = Literal["eos", "length", "stop"]
+TaskKind = Literal["ranking", "comparison", "demonstration"]
+Purpose = Literal["work", "screening", "gold", "repeat"]
 
 SPLITS: tuple[str, ...] = get_args(Split)
 KINDS: tuple[str, ...] = get_args(Kind)
 GROUPS: tuple[str, ...] = get_args(Group)
 FINISH_REASONS: tuple[str, ...] = get_args(FinishReason)
+TASK_KINDS: tuple[str, ...] = get_args(TaskKind)
 
 RATINGS = range(1, 8)
 # Every simulated labeler's name begins so, and no person's: a name is all that some outputs show.
@@ -81,25 +84,6 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Task:
-    """A leased task.
-
-    Attributes:
-        id: the task.
-        token: what ``submit`` asks for; only the holder of the lease knows it.
-        prompt: what was answered.
-        completions: the answers in the order to present, shuffled for each labeler.
-        lease_expires: until when the place is held, UTC.
-    """
-
-    id: str
-    token: str
-    prompt: Prompt
-    completions: tuple[Choice, ...]
-    lease_expires: datetime
-
-
-@dataclass(frozen=True)
 class Judgment:
     """A labeler's verdict on one task; mappings have completion ids as keys.
 
@@ -108,6 +92,10 @@ class Judgment:
         ratings: overall quality from 1 to 7 for every completion, or None where none were asked.
         flags: named yes/no observations on any of the completions.
         comment: the labeler's note.
+        prompt_flags: named yes/no observations on the prompt.
+        none_acceptable: whether none of the completions would do as an answer.
+        instructions: the version of the instructions that the labeler worked by, if any.
+        interface: the version of the page that the labeler worked with, if any.
         active_seconds: working time, in seconds.
     """
 
@@ -115,7 +103,72 @@ class Judgment:
     ratings: Mapping[str, int] | None = None
     flags: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     comment: str = ""
+    prompt_flags: Mapping[str, bool] = field(default_factory=dict)
+    none_acceptable: bool = False
+    instructions: int | None = None
+    interface: str | None = None
     active_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Written:
+    """An answer that a labeler wrote to a prompt.
+
+    Attributes:
+        text: the answer.
+        comment: the labeler's note.
+        prompt_flags: named yes/no observations on the prompt.
+        instructions: the version of the instructions that the labeler worked by, if any.
+        interface: the version of the page that the labeler worked with, if any.
+        active_seconds: working time, in seconds.
+    """
+
+    text: str
+    comment: str = ""
+    prompt_flags: Mapping[str, bool] = field(default_factory=dict)
+    instructions: int | None = None
+    interface: str | None = None
+    active_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class SavedDraft:
+    """What a page has saved of its work.
+
+    Attributes:
+        version: counts the saves; a page that saves names the last one it has seen.
+        content: the page's own.
+        saved: when, UTC.
+    """
+
+    version: int
+    content: Mapping[str, Any]
+    saved: datetime
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task in a labeler's hands.
+
+    Attributes:
+        id: the task.
+        token: what ``submit`` asks for; only the holder of the lease knows it.
+        kind: what is to be done.
+        prompt: what was or is to be answered.
+        completions: the answers in the order to present, shuffled for each labeler.
+        lease_expires: until when the place is held, UTC.
+        draft: what was saved of the work so far.
+        submitted: the newest judgment or answer of this labeler, where there is one to edit.
+    """
+
+    id: str
+    token: str
+    kind: TaskKind
+    prompt: Prompt
+    completions: tuple[Choice, ...]
+    lease_expires: datetime
+    draft: SavedDraft | None = None
+    submitted: Judgment | Written | None = None
 
 
 @dataclass(frozen=True)
@@ -157,9 +210,9 @@ def provenance_fields(provenance: Provenance) -> dict[str, Any]:
     return {**vars(provenance), "sampling": dict(provenance.sampling)}
 
 
-def task_id(prompt_id: str, completions: Collection[str]) -> str:
-    """Name a ranking task by its prompt and the set of its completions."""
-    return hash_content("ranking", prompt_id, sorted(completions))
+def task_id(prompt_id: str, completions: Collection[str], kind: TaskKind = "ranking") -> str:
+    """Name a task by its kind, its prompt and the set of its completions."""
+    return hash_content(kind, prompt_id, sorted(completions))
 
 
 def reason_to_refuse(text: str) -> str | None:
@@ -171,7 +224,7 @@ def reason_to_refuse(text: str) -> str | None:
     """
     if not any(char.isprintable() and not char.isspace() for char in text):
         return "is empty"
-    return _reason_unstorable(text)
+    return reason_unstorable(text)
 
 
 def dense_ranks(ranks: Sequence[float]) -> tuple[int, ...]:
@@ -233,14 +286,36 @@ def check_judgment(judgment: Judgment, completions: Collection[str]) -> None:
                     f"judgment.ratings must lie from 1 to 7, got {rating!r}. Rate again."
                 )
     _check_flags(judgment, completions)
-    seconds = judgment.active_seconds
+    _check_circumstances("judgment", judgment)
+
+
+def check_written(written: Written) -> None:
+    """Refuse an answer that nobody could see or that the store cannot hold.
+
+    Raises:
+        StoreError: naming the rule.
+    """
+    reason = reason_to_refuse(written.text)
+    if reason is not None:
+        raise StoreError(f"demonstration.text must be an answer, but it {reason}. Write one.")
+    _check_circumstances("demonstration", written)
+
+
+def _check_circumstances(where: str, work: Judgment | Written) -> None:
+    """Check what a judgment and a written answer have in common."""
+    seconds = work.active_seconds
     if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
         raise StoreError(
-            f"judgment.active_seconds must be a time of 0 or more, got {seconds!r}. Mend it."
+            f"{where}.active_seconds must be a time of 0 or more, got {seconds!r}. Mend it."
         )
-    reason = _reason_unstorable(judgment.comment)
+    reason = reason_unstorable(work.comment)
     if reason is not None:
-        raise StoreError(f"judgment.comment must be plain text, but it {reason}. Remove that.")
+        raise StoreError(f"{where}.comment must be plain text, but it {reason}. Remove that.")
+    for name, value in work.prompt_flags.items():
+        if not isinstance(value, bool):
+            raise StoreError(
+                f"{where}.prompt_flags.{name} must be true or false, got {value!r}. Mend it."
+            )
 
 
 def _check_flags(judgment: Judgment, completions: Collection[str]) -> None:
@@ -256,7 +331,8 @@ def _check_flags(judgment: Judgment, completions: Collection[str]) -> None:
                 )
 
 
-def _reason_unstorable(text: str) -> str | None:
+def reason_unstorable(text: str) -> str | None:
+    """Say why a database could not hold a text, or return None where it can."""
     if "\x00" in text:
         return "holds a NUL character"
     if any("\ud800" <= char <= "\udfff" for char in text):

@@ -54,7 +54,12 @@ def fill() -> Callable[..., list[Prompt]]:
     """Return a function that adds prompts with K completions each, and their tasks."""
 
     def add(
-        store: LabelStore, prompts: int = 2, k: int = 3, overlap: int = 1, split: str = "train"
+        store: LabelStore,
+        prompts: int = 2,
+        k: int = 3,
+        overlap: int = 1,
+        split: str = "train",
+        held_out: int = 0,
     ) -> list[Prompt]:
         added = [Prompt.from_text(f"{split} question {i}", meta={"i": i}) for i in range(prompts)]
         store.add_prompts(added, split=split)
@@ -66,7 +71,7 @@ def fill() -> Callable[..., list[Prompt]]:
                 for j in range(k)
             ]
             store.add_completions(prompt.id, samples)
-        store.create_ranking_tasks(overlap, split)
+        store.create_ranking_tasks(overlap, split, held_out=held_out)
         return added
 
     return add

@@ -47,8 +47,8 @@ def label(by_text: Callable) -> Callable[[LabelStore], None]:
 
 @pytest.fixture
 def labeled(store: LabelStore, fill: Callable, label: Callable) -> LabelStore:
-    fill(store, prompts=3, overlap=3)
-    fill(store, prompts=2, overlap=3, split="test")
+    fill(store, prompts=3, overlap=2, held_out=1)
+    fill(store, prompts=2, overlap=2, held_out=1, split="test")
     label(store)
     return store
 
@@ -101,8 +101,8 @@ def test_the_hash_does_not_depend_on_the_order_of_arrival(
         assert other.snapshot_hash() == labeled.snapshot_hash()
         assert other.rankings() == labeled.rankings()
     with LabelStore.open(tmp_path / "again.db") as other:
-        fill(other, prompts=2, overlap=3, split="test")
-        fill(other, prompts=3, overlap=3)
+        fill(other, prompts=2, overlap=2, held_out=1, split="test")
+        fill(other, prompts=3, overlap=2, held_out=1)
         label(other, ("bob", "ada", "simulated-1"))
         assert other.snapshot_hash() == labeled.snapshot_hash()
 

@@ -214,5 +214,5 @@ def test_a_lease_reads_the_open_tasks_by_their_index(path: Path, store: LabelSto
     statement, parameters = next(pair for pair in statements if "tasks.overlap" in pair[0])
     with closing(sqlite3.connect(path)) as connection:
         plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
-    assert "USING INDEX ix_tasks_open_tasks_id (open=?)" in plan[0][-1]
+    assert "USING INDEX ix_tasks_open_tasks_turn_tasks_id (open=?)" in plan[0][-1]
     assert not any("TEMP B-TREE" in row[-1] for row in plan), "the order comes from the index"

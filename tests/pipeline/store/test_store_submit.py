@@ -11,7 +11,7 @@ from pipeline.store import Judgment, LabelStore, Task
 
 @pytest.fixture
 def task(store: LabelStore, fill: Callable) -> Task:
-    fill(store, prompts=1, k=3)
+    fill(store, prompts=1, k=3, held_out=1)
     leased = store.lease_task(store.add_labeler("ada", group="held_out"))
     assert leased is not None
     return leased

@@ -33,8 +33,10 @@ def _widen_work() -> None:
     op.add_column(
         "tasks", sa.Column("held_out_overlap", sa.Integer(), server_default="0", nullable=False)
     )
-    op.add_column("tasks", sa.Column("priority", sa.Integer(), server_default="0", nullable=False))
+    op.add_column("tasks", sa.Column("turn", sa.Integer(), server_default="0", nullable=False))
     op.add_column("tasks", sa.Column("selection", sa.JSON(), nullable=True))
+    op.drop_index(op.f("ix_tasks_open_tasks_id"), "tasks")
+    op.create_index(op.f("ix_tasks_open_tasks_turn_tasks_id"), "tasks", ["open", "turn", "id"])
     op.create_index(op.f("ix_tasks_purpose_tasks_id"), "tasks", ["purpose", "id"])
     op.add_column("tasks", sa.Column("repeats", sa.String(16), nullable=True))
     op.add_column("tasks", sa.Column("reserved_for", sa.Integer(), nullable=True))
