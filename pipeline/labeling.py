@@ -15,7 +15,7 @@ from typing import Literal
 from pipeline.config.label import LabelSection
 from pipeline.config.run import RunConfig
 from pipeline.config.source import Source
-from pipeline.data import read_rankings
+from pipeline.data import read_answered, read_rankings
 from pipeline.records import Prompt, Ranking
 from pipeline.store import Judgment, LabelStore
 from pipeline.world import SimulatedLabeler, World, draw_labelers
@@ -59,6 +59,35 @@ def import_rankings(store: LabelStore, sources: Sequence[Source], config: RunCon
             count = store.import_rankings(rankings, split=side, source=Path(source.path).stem)
             added += count.added
     return added
+
+
+def import_completions(store: LabelStore, sources: Sequence[Source], config: RunConfig) -> int:
+    """Bring prompts with unranked completions into the store; return how many prompts were new."""
+    section = config.section("label", LabelSection)
+    added = 0
+    # All are read before the first is stored, so that a faulty line leaves the store as it was.
+    for answered in read_answered(sources, config.seed):
+        prompt = answered.prompt
+        side = split_of(prompt, config.seed, section.validation_fraction)
+        added += store.add_prompts([prompt], split=side)
+        store.add_completions(prompt.id, answered.completions)
+    return added
+
+
+def make_tasks(store: LabelStore, section: LabelSection) -> int:
+    """Make the tasks that a section asks people to do, and return how many are new."""
+    made = 0
+    if section.tasks == "all":
+        made += store.create_ranking_tasks(section.overlap, "train")
+    made += store.create_ranking_tasks(
+        section.validation_overlap, "validation", held_out=section.held_out_overlap
+    )
+    if section.demonstration_overlap:
+        made += store.create_demonstration_tasks(section.demonstration_overlap, "train")
+    for comparison in section.comparisons:
+        first, second = comparison.stages
+        made += store.create_comparison_tasks((first, second), comparison.overlap, comparison.split)
+    return made
 
 
 def simulate(store: LabelStore, world: World, section: LabelSection, seed: int) -> None:

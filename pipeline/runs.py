@@ -437,11 +437,12 @@ def _plain(config: RunConfig, name: str) -> dict[str, Any]:
 
 
 def _without_additions(config: RunConfig, name: str, plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out of a configuration's plain values what adds to a stage and changes nothing else."""
-    section, additions = plain.get(name), config.stages[name].ADDITIONS
-    if not additions or not isinstance(section, Mapping):
+    """Leave out of a configuration's plain values what adds to a stage or has no part in it."""
+    section, kind = plain.get(name), config.stages[name]
+    left_out = {*kind.ADDITIONS, *kind.ASIDE}
+    if not left_out or not isinstance(section, Mapping):
         return dict(plain)
-    return {**plain, name: {key: section[key] for key in section if key not in additions}}
+    return {**plain, name: {key: section[key] for key in section if key not in left_out}}
 
 
 def hash_parent(config: RunConfig, name: str, parent: str) -> str:

@@ -18,7 +18,7 @@ LAYERS = (
     {"errors", "artifacts", "config", "records", "runs", "store", "doctor"},
     {"masked", "advantages", "losses", "ranking_loss", "ranking_accuracy"}
     | {"agreement", "calibration", "baselines", "best_of", "bootstrap", "statistics"}
-    | {"cpu", "distributed", "kl_control", "score_scaling"},
+    | {"cpu", "distributed", "kl_control", "score_scaling", "selection"},
     {"tokenizer", "formatting", "models", "data", "ranking_data", "world", "cursors", "cards"}
     | {"adapted", "hydra", "hydra_models"},
     {
@@ -36,6 +36,7 @@ LAYERS = (
         "labeling",
         "collecting",
         "self_instruct",
+        "scoring",
         "showing",
         "task_screen",
         "task_text",

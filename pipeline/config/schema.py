@@ -46,9 +46,11 @@ class Section:
     Attributes:
         ADDITIONS: fields that add a part of their own to what a stage makes and change nothing
             else of it; a finished stage takes them without ``--force``.
+        ASIDE: fields that nothing a stage makes depends on.
     """
 
     ADDITIONS: ClassVar[tuple[str, ...]] = ()
+    ASIDE: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def fill(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:

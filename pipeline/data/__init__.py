@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.data.answered import read_answered
 from pipeline.data.conversations import read_demonstrations, read_prompts
 from pipeline.data.documents import read_documents
 from pipeline.data.hashes import fingerprint_sources, hash_sources
@@ -13,6 +14,7 @@ __all__ = [
     "fingerprint_sources",
     "hash_sources",
     "mix_documents",
+    "read_answered",
     "read_demonstrations",
     "read_documents",
     "read_prompts",

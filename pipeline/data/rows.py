@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from pipeline.config.source import Source
 from pipeline.errors import DataError
 from pipeline.records import Demonstration, Prompt, Ranking, read_jsonl
+from pipeline.store.values import Answered
 
 RecordT = TypeVar("RecordT")
 
@@ -154,4 +155,7 @@ def count_characters(record: object) -> int:
             return count_characters(record.prompt) + len(record.completion)
         case Ranking():
             return count_characters(record.prompt) + max(map(len, record.completions))
+        case Answered():
+            longest = max((len(item.text) for item in record.completions), default=0)
+            return count_characters(record.prompt) + longest
     raise TypeError(f"{type(record).__name__} is no record of a source")

@@ -13,6 +13,7 @@ from pipeline.store.values import (
     SampledCompletion,
     StoredCompletion,
     Task,
+    Written,
     reason_to_refuse,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "SampledCompletion",
     "StoredCompletion",
     "Task",
+    "Written",
     "reason_to_refuse",
 ]

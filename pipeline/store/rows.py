@@ -264,10 +264,15 @@ def _read_completion(
     cells.required("text")
     sources = cells.items("sources", dict) or ()
     cells.refuse_rest()
-    return text, tuple(map(_read_source, sources)) or (Provenance(stage=source),)
+    return text, tuple(map(read_source, sources)) or (Provenance(stage=source),)
 
 
-def _read_source(value: dict[str, Any]) -> Provenance:
+def read_source(value: Mapping[str, Any]) -> Provenance:
+    """Parse the JSON of one provenance.
+
+    Raises:
+        StoreError: naming the field and the rule that it breaks.
+    """
     cells = _Cells(value, "completions.sources.")
     cells.required("stage")
     provenance = Provenance(

@@ -6,12 +6,12 @@ People's judgments and simulated ones take the same path: ``lease_task``, then `
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
@@ -19,7 +19,8 @@ from sqlalchemy.orm import Session
 from pipeline.artifacts import write_text
 from pipeline.errors import DataError, StoreError
 from pipeline.records import Prompt, Ranking, read_jsonl
-from pipeline.store import catalog, exchange, leasing, submitting, tasking
+from pipeline.store import candidates, catalog, exchange, leasing, submitting, tasking
+from pipeline.store.candidates import Candidate
 from pipeline.store.connect import connect, for_writing
 from pipeline.store.leasing import LEASE, LeaseRules
 from pipeline.store.rows import JudgmentRecord, read_row, write_row
@@ -35,6 +36,7 @@ from pipeline.store.showing import show_task
 from pipeline.store.tasking import Overlap, Wanted
 from pipeline.store.values import (
     SPLITS,
+    Choice,
     Group,
     ImportCount,
     Judgment,
@@ -178,6 +180,28 @@ class LabelStore:
         self, session: Session, kind: TaskKind, wanted: Iterable[Wanted], overlap: Overlap
     ) -> int:
         return tasking.create_tasks(session, kind, list(wanted), overlap, self.clock())
+
+    def unscored(self, checkpoint: str, split: Split | None = None) -> list[tuple[Prompt, Choice]]:
+        """Return each completion that a reward model has not scored, with its prompt, by id."""
+        with self.reading() as session:
+            return candidates.unscored(session, checkpoint, _splits(split))
+
+    def add_scores(self, stage: str, checkpoint: str, scores: Mapping[str, float]) -> None:
+        """Keep a reward model's centred scores by completion id."""
+        with self.writing() as session:
+            candidates.add_scores(session, stage, checkpoint, scores, self.clock())
+
+    def candidates(self, checkpoints: Sequence[str], split: Split | None = None) -> list[Candidate]:
+        """Return the prompts that could be ranked and are no task yet, with their scores."""
+        with self.reading() as session:
+            return candidates.read_candidates(session, checkpoints, _splits(split))
+
+    def create_selected_tasks(
+        self, chosen: Iterable[tuple[Candidate, Mapping[str, Any]]], overlap: int
+    ) -> int:
+        """Make ranking tasks of chosen candidates, each with how it was chosen; count them."""
+        with self.writing() as session:
+            return candidates.add_selected(session, chosen, Overlap(overlap), self.clock())
 
     def add_labeler(self, name: str, *, kind: Kind = "human", group: Group = "train") -> int:
         """Add a labeler and return the id; the same labeler again has the same id.

@@ -67,6 +67,19 @@ class SampledCompletion:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """A prompt with what was answered to it.
+
+    Attributes:
+        prompt: the prompt.
+        completions: every answer with its origin, in the row's order; none where there is none.
+    """
+
+    prompt: Prompt
+    completions: tuple[SampledCompletion, ...] = ()
+
+
+@dataclass(frozen=True)
 class StoredCompletion:
     """A completion in the store, with every way in which it came about."""
 

@@ -4,10 +4,19 @@ import json
 
 import pytest
 
-from pipeline.config.label import LabelSection
+from pipeline.config.label import ComparisonSection, LabelSection
 from pipeline.config.run import resolve
 from pipeline.config.source import Source
-from pipeline.labeling import gold_accuracy, import_rankings, open_store, simulate, split_of
+from pipeline.errors import DataError
+from pipeline.labeling import (
+    gold_accuracy,
+    import_completions,
+    import_rankings,
+    make_tasks,
+    open_store,
+    simulate,
+    split_of,
+)
 from pipeline.records import Prompt, Ranking
 from pipeline.store import LabelStore, Provenance, SampledCompletion
 from pipeline.world import World
@@ -102,3 +111,55 @@ def test_imported_rankings_go_to_both_splits_once(config, tmp_path):
     assert len(train) + len(validation) == 40
     assert min(len(train), len(validation)) > 8
     assert not {r.prompt.id for r in train} & {r.prompt.id for r in validation}
+
+
+def answers(tmp_path, *rows):
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [Source(str(path))]
+
+
+def test_completions_made_elsewhere_become_tasks(config, tmp_path):
+    rows = [
+        {"instruction": f"Task {n}", "completions": {"a": "same", "b": "same", "c": f"other {n}"}}
+        for n in range(6)
+    ]
+    sources = answers(tmp_path, *rows, {"instruction": "Write", "completions": {}})
+    section = LabelSection(overlap=1, validation_overlap=2, held_out_overlap=1)
+    with open_store(config) as store:
+        assert import_completions(store, sources, config) == 7
+        assert import_completions(store, sources, config) == 0
+        made = make_tasks(store, section)
+        train = [prompt for prompt in store.prompts("train")]
+        writes = sum(prompt.messages[0]["content"] == "Write" for prompt in train)
+        assert made == 6 + writes
+        assert make_tasks(store, section) == 0
+        ranked = len(train) - writes
+        assert store.counts()["places_wanted"] == ranked + (6 - ranked) * 3 + writes
+        for prompt in store.prompts():
+            merged = {item.text: item for item in store.completions(prompt.id)}
+            if merged:
+                assert {source.model for source in merged["same"].sources} == {"a", "b"}
+
+
+def test_a_faulty_line_leaves_the_store_as_it_was(config, tmp_path):
+    sources = answers(tmp_path, {"prompt": "fine", "completions": ["x"]}, {"prompt": "bad"})
+    with open_store(config) as store:
+        with pytest.raises(DataError, match=":2:"):
+            import_completions(store, sources, config)
+        assert store.prompts() == []
+
+
+def test_stages_are_compared_where_the_section_says(config):
+    section = LabelSection(
+        tasks="selected", comparisons=[ComparisonSection(["sft", "ppo"], split="train")]
+    )
+    with open_store(config) as store:
+        prompt = Prompt.from_text("Hello?")
+        store.add_prompts([prompt])
+        store.add_completions(
+            prompt.id,
+            [SampledCompletion(stage, Provenance(stage)) for stage in ("sft", "ppo", "base")],
+        )
+        assert make_tasks(store, section) == 1, "selected: no ranking of the train split"
+        assert store.lease_task(store.add_labeler("ada")).kind == "comparison"

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, create_engine
 
+from benchmarks.postgres import PostgresMissingError, cluster, find_binaries, url_of
 from pipeline.records import Prompt
 from pipeline.store import Judgment, LabelStore, Provenance, SampledCompletion, Task
 
@@ -42,10 +46,43 @@ def blank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Engine]:
+    """Run a PostgreSQL with a migrated, empty store to copy; yield an engine that can."""
+    try:
+        find_binaries()
+    except PostgresMissingError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    with cluster(durable=False) as folder:
+        admin = create_engine(url_of(folder, "postgres"), isolation_level="AUTOCOMMIT")
+        with admin.connect() as connection:
+            connection.exec_driver_sql("CREATE DATABASE blank")
+        LabelStore.open(url_of(folder, "blank")).close()
+        yield admin
+        admin.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def location(request: pytest.FixtureRequest, path: Path) -> Iterator[Path | str]:
+    """Return where an empty store is: a file, or a database of a real PostgreSQL."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("blank"), path)
+        yield path
+        return
+    admin = request.getfixturevalue("postgres")
+    name = f"labels_{uuid.uuid4().hex}"
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE blank")
+    yield admin.url.set(database=name).render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
-def store(path: Path, blank: Path, clock: Clock) -> Iterator[LabelStore]:
-    shutil.copy(blank, path)
-    with LabelStore.open(path, clock=clock) as opened:
+def store(location: Path | str, clock: Clock) -> Iterator[LabelStore]:
+    with LabelStore.open(location, clock=clock) as opened:
         yield opened
 
 

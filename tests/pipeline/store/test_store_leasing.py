@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from pipeline.errors import StoreError
 from pipeline.store import LabelStore
@@ -34,12 +35,15 @@ with LabelStore.open(path, create=False) as store:
 """
 
 
-def test_processes_at_once_fill_every_place_exactly_once(path: Path, fill: Callable) -> None:
+def test_processes_at_once_fill_every_place_exactly_once(
+    location: Path | str, fill: Callable
+) -> None:
     tasks, overlap = 20, 3
-    with LabelStore.open(path) as store:
+    with LabelStore.open(location) as store:
         fill(store, prompts=tasks, k=2, overlap=overlap)
         processes = [
-            subprocess.Popen([sys.executable, "-c", HAMMER, str(path), str(i)]) for i in range(4)
+            subprocess.Popen([sys.executable, "-c", HAMMER, str(location), str(i)])
+            for i in range(4)
         ]
         try:
             assert [process.wait(timeout=60) for process in processes] == [0, 0, 0, 0]
@@ -156,37 +160,35 @@ def test_an_unknown_labeler_gets_no_task(store: LabelStore) -> None:
         store.lease_task(12)
 
 
-def open_tasks(path: Path) -> dict[str, bool]:
+def open_tasks(store: LabelStore) -> dict[str, bool]:
     """Return the mark of each task, and hold it against what the assignments say."""
-    with closing(sqlite3.connect(path)) as connection:
-        rows = connection.execute(
-            "SELECT id, open, overlap > (SELECT count(*) FROM assignments"
-            " WHERE task_id = tasks.id AND state = 'done') FROM tasks"
-        ).fetchall()
+    done = "(SELECT count(*) FROM assignments WHERE task_id = tasks.id AND state = 'done')"
+    with store.reading() as session:
+        rows = session.execute(text(f"SELECT id, open, overlap > {done} FROM tasks")).all()
     marked = {id_: bool(mark) for id_, mark, _ in rows}
     assert marked == {id_: bool(wanted) for id_, _, wanted in rows}
     return marked
 
 
 def test_a_full_task_is_marked_and_more_overlap_opens_it_again(
-    path: Path, store: LabelStore, fill: Callable, by_text: Callable
+    store: LabelStore, fill: Callable, by_text: Callable
 ) -> None:
     fill(store, prompts=2, overlap=2)
     ada, ben = store.add_labeler("ada"), store.add_labeler("ben")
     first = store.lease_task(ada)
     store.submit(first.token, by_text(first), "ada")
-    assert open_tasks(path)[first.id], "one of two labelers is done"
+    assert open_tasks(store)[first.id], "one of two labelers is done"
     again = store.lease_task(ben)
     assert again.id == first.id
     store.submit(again.token, by_text(again), "ben")
-    assert open_tasks(path)[first.id] is False
+    assert open_tasks(store)[first.id] is False
     store.submit(again.token, by_text(again, comment="a revision takes no place"), "ben, again")
-    assert sorted(open_tasks(path).values()) == [False, True]
+    assert sorted(open_tasks(store).values()) == [False, True]
 
     store.create_ranking_tasks(3, "train")
-    assert all(open_tasks(path).values())
+    assert all(open_tasks(store).values())
     store.create_ranking_tasks(1, "train")
-    assert sorted(open_tasks(path).values()) == [False, True]
+    assert sorted(open_tasks(store).values()) == [False, True]
 
 
 def test_an_import_fills_its_task(
@@ -199,10 +201,12 @@ def test_an_import_fills_its_task(
     with LabelStore.open(tmp_path / "other.db") as other:
         other.import_jsonl(tmp_path / "labels.jsonl")
         assert other.lease_task(other.add_labeler("ben")) is None
-    assert list(open_tasks(tmp_path / "other.db").values()) == [False]
+        assert list(open_tasks(other).values()) == [False]
 
 
-def test_a_lease_reads_the_open_tasks_by_their_index(path: Path, store: LabelStore) -> None:
+def test_a_lease_reads_the_open_tasks_by_their_index(path: Path, blank: Path) -> None:
+    shutil.copy(blank, path)
+    store = LabelStore.open(path)
     labeler = store.add_labeler("ada")
     statements: list[tuple[str, object]] = []
 
@@ -212,6 +216,7 @@ def test_a_lease_reads_the_open_tasks_by_their_index(path: Path, store: LabelSto
     event.listen(store._engine, "before_cursor_execute", note)
     assert store.lease_task(labeler) is None
     statement, parameters = next(pair for pair in statements if "tasks.overlap" in pair[0])
+    store.close()
     with closing(sqlite3.connect(path)) as connection:
         plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
     assert "USING INDEX ix_tasks_open_tasks_turn_tasks_id (open=?)" in plan[0][-1]

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from alembic import command
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
 
 from pipeline.errors import StoreError
-from pipeline.store import LabelStore
+from pipeline.records import Prompt
+from pipeline.store import LabelStore, Written
 from pipeline.store import connect as opening
 from pipeline.store.connect import VERSION_TABLE, alembic_config, connect
 
@@ -162,17 +164,23 @@ def test_a_bad_url_is_one_line_without_its_password(url: str, message: str) -> N
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("change", ["UPDATE judgments SET comment = 'x'", "DELETE FROM judgments"])
-def test_the_database_itself_keeps_judgments_append_only(
-    path: Path, store: LabelStore, fill: Callable, by_text: Callable, change: str
+@pytest.mark.parametrize("table", ["judgments", "demonstrations"])
+@pytest.mark.parametrize("change", ["UPDATE {} SET comment = 'x'", "DELETE FROM {}"])
+def test_the_database_itself_keeps_labels_append_only(
+    store: LabelStore, fill: Callable, by_text: Callable, table: str, change: str
 ) -> None:
     fill(store, prompts=1)
-    task = store.lease_task(store.add_labeler("ada"))
-    store.submit(task.token, by_text(task), "key")
-    before = store.snapshot_hash()
-    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-        run_sql(path, change)
-    assert store.snapshot_hash() == before
+    store.add_prompts([Prompt.from_text("Write a haiku.")])
+    store.create_demonstration_tasks(1)
+    labeler = store.add_labeler("ada")
+    for _ in range(2):
+        task = store.lease_task(labeler)
+        work = by_text(task) if task.completions else Written("Leaves fall.")
+        store.submit(task.token, work, task.id)
+    before = store.counts(), store.snapshot_hash()
+    with pytest.raises(DBAPIError, match="append-only"), store.writing() as session:
+        session.execute(text(change.format(table)))
+    assert (store.counts(), store.snapshot_hash()) == before
 
 
 def test_a_store_of_the_first_version_is_brought_up_to_date(
