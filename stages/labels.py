@@ -29,7 +29,7 @@ from pipeline.config.reward import RewardSection
 from pipeline.config.run import RunConfig, load_config
 from pipeline.errors import ConfigError, RunError
 from pipeline.labeling import store_url
-from pipeline.runs import hash_parent, model_of
+from pipeline.runs import Manifest, model_of
 from pipeline.selection import choose, disagreement
 from pipeline.store import SIMULATED_PREFIX, LabelStore
 from pipeline.store.values import SPLITS, Split
@@ -167,10 +167,12 @@ def _select(config: RunConfig, stages: Sequence[str], tasks: int, random_share: 
 
 
 def _reward_model(config: RunConfig, stage: str) -> tuple[str, Path]:
-    """Return the hash that names a finished reward stage, and its model's folder."""
+    """Return the hash of a finished reward stage's weights, and its model's folder."""
     config.section(stage, RewardSection)
     model = model_of(config, stage)
-    return hash_parent(config, "labels", stage), model
+    manifest = Manifest.read(config.run_dir / stage)
+    assert manifest is not None, f"{stage} has a model and no manifest"
+    return manifest.model_hash, model
 
 
 def _tabulate(title: str, rows: dict[str, Estimate | None]) -> Table:

@@ -130,7 +130,7 @@ def test_completions_made_elsewhere_become_tasks(config, tmp_path):
         assert import_completions(store, sources, config) == 7
         assert import_completions(store, sources, config) == 0
         made = make_tasks(store, section)
-        train = [prompt for prompt in store.prompts("train")]
+        train = store.prompts("train")
         writes = sum(prompt.messages[0]["content"] == "Write" for prompt in train)
         assert made == 6 + writes
         assert make_tasks(store, section) == 0

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
+from pipeline.artifacts import HASHES, fill_folder, hash_file
 from pipeline.records import Prompt, Ranking
-from pipeline.store import LabelStore
+from pipeline.runs import Manifest
+from pipeline.store import LabelStore, Provenance, SampledCompletion
+from pipeline.store.schema import TaskRow
 from stages.cli import main
 
 
@@ -117,3 +122,81 @@ def test_a_file_that_cannot_be_is_one_line(
 ):
     assert main(["labels", action, str(config), "--file", str(config.parent / file)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.fixture
+def scored_run(tmp_path: Path, reward_folder: Path) -> Path:
+    """Return the configuration of a run with a reward model and twelve prompts without tasks."""
+    path = make_config(tmp_path / "run")
+    stage = tmp_path / "run" / "reward"
+    stage.mkdir()
+    with fill_folder(stage / "model") as folder:
+        shutil.copytree(reward_folder, folder, dirs_exist_ok=True)
+    made = hash_file(stage / "model" / HASHES)
+    Manifest("reward", "complete", 0, "c0", model_hash=made).write(stage)
+    with LabelStore.open(tmp_path / "run" / "labels.db") as store:
+        prompts = [Prompt.from_text(f"Where does {name} live?") for name in "abcdefghijkl"]
+        store.add_prompts(prompts)
+        for prompt in prompts:
+            samples = [
+                SampledCompletion(text, Provenance("sft"))
+                for text in ("In the town.", "Mia lives in the forest.", "a cat")
+            ]
+            store.add_completions(prompt.id, samples)
+    return path
+
+
+def test_a_reward_model_scores_once_and_chooses_what_to_rank(
+    scored_run: Path, reward_folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["labels", "score", str(scored_run)]) == 0
+    assert main(["labels", "score", str(scored_run)]) == 0
+    assert capsys.readouterr().out == (
+        "reward: 36 completions scored\nreward: 0 completions scored\n"
+    )
+    assert main(["labels", "select", str(scored_run), "--tasks", "5", "--random", "0.4"]) == 0
+    assert capsys.readouterr().out.startswith("5 tasks of 12 scored prompts, ")
+    from pipeline.judges import RewardJudge
+
+    judge = RewardJudge(reward_folder)
+    with LabelStore.open(scored_run.parent / "labels.db") as store:
+        checkpoint = Manifest.read(scored_run.parent / "reward").model_hash
+        waiting = store.candidates([checkpoint])
+        assert len(waiting) == 7
+        texts = {item.id: item.text for item in store.completions(waiting[0].prompt_id)}
+        (prompt,) = (item for item in store.prompts() if item.id == waiting[0].prompt_id)
+        scores = judge([prompt] * 3, [texts[id_] for id_ in waiting[0].completions])
+        assert waiting[0].scores[checkpoint] == pytest.approx(scores, abs=1e-5)
+        with store.reading() as session:
+            chosen = [row.selection for row in session.scalars(select(TaskRow))]
+    assert len(chosen) == 5
+    assert {item["policy"] for item in chosen} <= {"random", "disagreement"}
+    assert all(0 < item["propensity"] <= 1 for item in chosen)
+    assert {tuple(item["checkpoints"]) for item in chosen} == {(checkpoint,)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["select"], "No scored prompt waits to become a task (12 unscored)"),
+        (["select", "--tasks", "0"], "--tasks must be 1 or more, got 0"),
+        (["select", "--random", "1.5"], "--random must lie in [0, 1], got 1.5"),
+        (["score", "--models", "sft"], "Stage 'sft' is a sft"),
+        (["score", "--models", "rewrd"], "This run has no stage 'rewrd'. Did you mean 'reward'?"),
+    ],
+)
+def test_a_choice_that_cannot_be_made_is_one_line(
+    scored_run: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+):
+    action, *rest = arguments
+    assert main(["labels", action, str(scored_run), *rest]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"steerline: {said}")
+    assert err.count("\n") == 1
+
+
+def test_models_that_are_not_trained_choose_nothing(
+    config: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["labels", "score", str(config)]) == 2
+    assert "Run 'steerline reward CONFIG' first" in capsys.readouterr().err
