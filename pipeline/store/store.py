@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,6 +20,7 @@ from pipeline.artifacts import write_text
 from pipeline.errors import DataError, StoreError
 from pipeline.records import Prompt, Ranking, read_jsonl
 from pipeline.store import catalog, exchange, leasing
+from pipeline.store.clock import SteadyClock, newest_time, utc_now
 from pipeline.store.connect import connect, for_writing
 from pipeline.store.rows import JudgmentRecord, read_row, write_row
 from pipeline.store.schema import (
@@ -46,11 +47,6 @@ from pipeline.store.values import (
 LEASE = timedelta(minutes=30)
 
 
-def utc_now() -> datetime:
-    """Return the time of day, in UTC."""
-    return datetime.now(UTC)
-
-
 class LabelStore:
     """Hold an open label store; a context manager that closes it.
 
@@ -69,15 +65,21 @@ class LabelStore:
         url_or_path: str | Path,
         create: bool = True,
         *,
-        clock: Callable[[], datetime] = utc_now,
+        clock: Callable[[], datetime] | None = None,
     ) -> LabelStore:
         """Open the store at a SQLAlchemy URL or in a SQLite file, and migrate it where it is older.
+
+        Without a clock of the caller's, the time is a ``SteadyClock``'s.
 
         Raises:
             StoreError: if there is none and ``create`` is False, or it cannot be opened, is
                 something else, or was written by a newer version.
         """
-        return cls(connect(url_or_path, create=create), clock)
+        engine = connect(url_or_path, create=create)
+        if clock is None:
+            with Session(engine) as session:
+                clock = SteadyClock(newest_time(session))
+        return cls(engine, clock)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -100,14 +102,14 @@ class LabelStore:
         Raises:
             StoreError: if one is in the store in another split; none is added then.
         """
-        with self._write() as session:
-            now = self._clock()
+        with self.writing() as session:
+            now = self.clock()
             return sum(catalog.add_prompt(session, prompt, split, now) for prompt in prompts)
 
     def prompts(self, split: Split | None = None) -> list[Prompt]:
         """Return the prompts of a split, or of all, by id."""
         query = select(PromptRow).where(PromptRow.split.in_(_splits(split))).order_by(PromptRow.id)
-        with self._read() as session:
+        with self.reading() as session:
             return [catalog.read_prompt(row) for row in session.scalars(query)]
 
     def add_completions(
@@ -121,12 +123,12 @@ class LabelStore:
             StoreError: if the prompt is unknown, or for a text that ``reason_to_refuse`` would
                 name; none is added then.
         """
-        with self._write() as session:
-            return catalog.add_completions(session, prompt_id, completions, self._clock())
+        with self.writing() as session:
+            return catalog.add_completions(session, prompt_id, completions, self.clock())
 
     def completions(self, prompt_id: str) -> list[StoredCompletion]:
         """Return a prompt's distinct completions, by id."""
-        with self._read() as session:
+        with self.reading() as session:
             return catalog.read_completions(session, prompt_id)
 
     def create_ranking_tasks(self, overlap: int, split: Split | None = None) -> int:
@@ -135,8 +137,8 @@ class LabelStore:
         A task compares all completions that its prompt has now. Asked again, it makes only what is
         missing, and existing tasks take the new overlap (the number of labelers wanted).
         """
-        with self._write() as session:
-            return catalog.create_ranking_tasks(session, overlap, _splits(split), self._clock())
+        with self.writing() as session:
+            return catalog.create_ranking_tasks(session, overlap, _splits(split), self.clock())
 
     def add_labeler(self, name: str, *, kind: Kind = "human", group: Group = "train") -> int:
         """Add a labeler and return the id; the same labeler again has the same id.
@@ -145,8 +147,8 @@ class LabelStore:
             StoreError: if the name belongs to another kind or group, or lacks the
                 ``SIMULATED_PREFIX`` of simulated labelers.
         """
-        with self._write() as session:
-            return catalog.add_labeler(session, name, kind, group, self._clock()).id
+        with self.writing() as session:
+            return catalog.add_labeler(session, name, kind, group, self.clock()).id
 
     def lease_task(self, labeler_id: int, duration: timedelta = LEASE) -> Task | None:
         """Give a labeler the task they hold, or one with a free place, or None if there is none.
@@ -154,8 +156,8 @@ class LabelStore:
         Raises:
             StoreError: if there is no such labeler.
         """
-        with self._write() as session:
-            return leasing.lease(session, labeler_id, duration, self._clock())
+        with self.writing() as session:
+            return leasing.lease(session, labeler_id, duration, self.clock())
 
     def submit(self, token: str, judgment: Judgment, idempotency_key: str) -> Receipt:
         """Store a judgment durably; the same key again changes nothing and returns the same.
@@ -163,8 +165,8 @@ class LabelStore:
         Raises:
             StoreError: as ``leasing.submit`` says.
         """
-        with self._write() as session:
-            return leasing.submit(session, token, judgment, idempotency_key, self._clock())
+        with self.writing() as session:
+            return leasing.submit(session, token, judgment, idempotency_key, self.clock())
 
     def rankings(self, split: Split | None = None, group: Group | None = None) -> list[Ranking]:
         """Return the latest judgment of each labeler on each task, in a fixed order.
@@ -172,18 +174,18 @@ class LabelStore:
         Completions come by id, which tells nothing of their rank. Simulated judgments are those
         whose labeler begins with ``SIMULATED_PREFIX``.
         """
-        with self._read() as session:
+        with self.reading() as session:
             return exchange.read_rankings(session, split, group)
 
     def snapshot_hash(self) -> str:
         """Return the SHA-256 that names this set of judgments; see ``exchange.hash_judgments``."""
-        with self._read() as session:
+        with self.reading() as session:
             return exchange.hash_judgments(session)
 
     def counts(self) -> dict[str, int]:
         """Count what the store holds; ``places_*`` are judgments wanted and labelers done."""
         done = AssignmentRow.state == "done"
-        held = (AssignmentRow.state == "leased") & (AssignmentRow.lease_expires > self._clock())
+        held = (AssignmentRow.state == "leased") & (AssignmentRow.lease_expires > self.clock())
         queries = {
             "prompts": select(func.count()).select_from(PromptRow),
             "completions": select(func.count()).select_from(CompletionRow),
@@ -196,12 +198,12 @@ class LabelStore:
             "judgments_human": select(func.count()).where(~JudgmentRow.simulated),
             "judgments_simulated": select(func.count()).where(JudgmentRow.simulated),
         }
-        with self._read() as session:
+        with self.reading() as session:
             return {name: int(session.scalars(query).one()) for name, query in queries.items()}
 
     def export_jsonl(self, path: Path | str) -> int:
         """Write one row a judgment, all revisions, in one step; return how many."""
-        with self._read() as session:
+        with self.reading() as session:
             rows = [write_row(record) for record in exchange.iterate_records(session)]
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_text(Path(path), "".join(lines))
@@ -257,8 +259,8 @@ class LabelStore:
         split: Split,
     ) -> ImportCount:
         added = total = 0
-        with self._write() as session:
-            importer = exchange.Importer(session, source, split, self._clock())
+        with self.writing() as session:
+            importer = exchange.Importer(session, source, split, self.clock())
             for line, parse in rows:
                 try:
                     added += importer.add(parse())
@@ -267,13 +269,19 @@ class LabelStore:
                 total += 1
         return ImportCount(added, total - added)
 
+    def clock(self) -> datetime:
+        """Return the store's time, aware; it never goes back."""
+        return self._clock()
+
     @contextmanager
-    def _read(self) -> Iterator[Session]:
+    def reading(self) -> Iterator[Session]:
+        """Open a session that reads."""
         with Session(self._engine) as session:
             yield session
 
     @contextmanager
-    def _write(self) -> Iterator[Session]:
+    def writing(self) -> Iterator[Session]:
+        """Open a session in one write transaction: on disk when it ends, undone by an error."""
         with Session(for_writing(self._engine)) as session, session.begin():
             yield session
 
