@@ -270,18 +270,18 @@ class LabelStore:
         return ImportCount(added, total - added)
 
     def clock(self) -> datetime:
-        """Return the store's time, aware; it never goes back."""
+        """Return the store's time, in UTC."""
         return self._clock()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """Open a session that reads."""
+        """Open a session that only reads."""
         with Session(self._engine) as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """Open a session in one write transaction: on disk when it ends, undone by an error."""
+        """Open a session that writes, all of it or nothing."""
         with Session(for_writing(self._engine)) as session, session.begin():
             yield session
 
