@@ -12,7 +12,8 @@ from pipeline.records import Message
 from pipeline.store.questions import OUTPUT_FLAGS, PROMPT_FLAGS, Question
 from pipeline.store.values import Judgment, Written
 
-KINDS_OF_WORK = ("ranked", "written")
+# Not field names: what is told of an error leaves them out.
+KINDS_OF_WORK = ("<ranked>", "<written>")
 
 Token = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=100_000)]
@@ -71,7 +72,7 @@ def _kind_of_work(value: object) -> str:
 
 
 Work = Annotated[
-    Annotated[RankedBody, Tag("ranked")] | Annotated[WrittenBody, Tag("written")],
+    Annotated[RankedBody, Tag("<ranked>")] | Annotated[WrittenBody, Tag("<written>")],
     Discriminator(_kind_of_work),
 ]
 

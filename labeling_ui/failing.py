@@ -106,7 +106,9 @@ def _describe_invalid(error: RequestValidationError) -> str:
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return "The request must be JSON. Reload the page."
-    field = " ".join(".".join(map(str, first["loc"][1:])).split())[:80] or "The request"
+    # Parts that begin so tell which arm of a union it was, and are no field.
+    path = [str(part) for part in first["loc"][1:] if not str(part).startswith("<")]
+    field = " ".join(".".join(path).split())[:80] or "The request"
     told = first["msg"].replace("Input should", "must", 1)
     return f"{field}: {told[:1].lower()}{told[1:]}. Reload the page."
 

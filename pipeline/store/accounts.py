@@ -25,7 +25,7 @@ from pipeline.store.store import LabelStore
 from pipeline.store.throttle import Limits, count_attempt, forgive
 from pipeline.store.values import Group, check_choice
 
-__all__ = ["Account", "Accounts", "Invitation", "Role", "SignInError", "SignedIn"]
+__all__ = ["ROLES", "Account", "Accounts", "Invitation", "Role", "SignInError", "SignedIn"]
 
 SESSION = timedelta(hours=12)
 WRONG = "Name or password is wrong, or the account is disabled. Try again, or ask your lead."
