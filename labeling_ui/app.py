@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, FastAPI, Request
@@ -33,6 +34,8 @@ from pipeline.store.store import LabelStore
 if TYPE_CHECKING:
     import gradio as gr
 
+    from pipeline.store.leasing import LeaseRules
+
 Handler = Callable[[Request, Exception], Response]
 STATIC = FOLDER / "static"
 
@@ -46,33 +49,42 @@ class Parts:
         lab_page: makes the Gradio page of ``/lab``.
         routers: the JSON routes, all under ``/api``.
         failures: what is told of errors that the routes raise, beside those of ``failing``.
+        label_head: what the page of ``/label`` has in its head: our own scripts and styles.
     """
 
     label_page: Callable[[], gr.Blocks]
     lab_page: Callable[[], gr.Blocks]
     routers: Sequence[APIRouter] = ()
     failures: Mapping[type[Exception], Handler] = field(default_factory=dict)
+    label_head: str = ""
 
 
-def create_app(store: LabelStore, settings: AppSettings, parts: Parts | None = None) -> FastAPI:
+def create_app(
+    store: LabelStore,
+    settings: AppSettings,
+    parts: Parts | None = None,
+    *,
+    rules: LeaseRules | None = None,
+    run_dir: Path | None = None,
+) -> FastAPI:
     """Return the labeling app over an open store.
 
     Args:
         store: what is labeled and by whom.
         settings: how the app meets the network.
         parts: what is put into the shell; the app's own by default.
+        rules: how the app's own desk hands out work; None for the defaults.
+        run_dir: the run's folder, in which the app's own lab looks for models; None for none.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    parts = own_parts(store, settings) if parts is None else parts
     accounts = Accounts(store, session=settings.session)
+    if parts is None:
+        parts = _own_parts(store, accounts, settings.goal, rules, run_dir)
     app = FastAPI(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        exception_handlers={
-            **dict.fromkeys(ANSWERED, failed),
-            **parts.failures,
-        },
+        exception_handlers={**dict.fromkeys(ANSWERED, failed), **parts.failures},
         middleware=[
             Middleware(Shield),
             Middleware(Forwarded, settings=settings),
@@ -89,24 +101,31 @@ def create_app(store: LabelStore, settings: AppSettings, parts: Parts | None = N
     for page in MOUNTS:
         app.get(page)(_add_slash)
     app.mount("/static", StaticFiles(directory=STATIC))
-    _mount(app, parts.label_page(), "/label", labeler_name, settings.page_bytes)
-    _mount(app, parts.lab_page(), "/lab", lead_name, settings.lab_bytes)
+    label_page = Page("/label", parts.label_page(), labeler_name, parts.label_head)
+    _mount(app, label_page, settings.page_bytes)
+    _mount(app, Page("/lab", parts.lab_page(), lead_name), settings.lab_bytes)
     return app
 
 
-def own_parts(store: LabelStore, settings: AppSettings) -> Parts:
+def _own_parts(
+    store: LabelStore,
+    accounts: Accounts,
+    goal: int | None,
+    rules: LeaseRules | None,
+    run_dir: Path | None,
+) -> Parts:
     """Return the app's own pages and routes."""
     # Not at the top: the pages import Gradio.
     from labeling_ui.desk_routes import FAILURES, desk_routes
     from labeling_ui.lab_page import build_lab_page
-    from labeling_ui.label_page import build_label_page
+    from labeling_ui.label_page import LABEL_HEAD, build_label_page
 
-    desk = desk_routes(store, rules=None, goal=settings.goal, interface=interface_version())
     return Parts(
         label_page=build_label_page,
-        lab_page=functools.partial(build_lab_page, store),
-        routers=(desk,),
+        lab_page=functools.partial(build_lab_page, store, accounts, run_dir),
+        routers=(desk_routes(store, rules=rules, goal=goal, interface=interface_version()),),
         failures=FAILURES,
+        label_head=LABEL_HEAD,
     )
 
 
@@ -130,20 +149,25 @@ def _add_slash(request: Request) -> Response:
     return RedirectResponse(f"{request.url.path}/{query}", 307)
 
 
-def _mount(
-    app: FastAPI,
-    blocks: gr.Blocks,
-    path: str,
-    auth_dependency: Callable[[Request], str | None],
-    max_file_size: int,
-) -> None:
+@dataclass(frozen=True)
+class Page:
+    """A Gradio page: where it is, what it is, who it is for, and what its head has in addition."""
+
+    path: str
+    blocks: gr.Blocks
+    auth_dependency: Callable[[Request], str | None]
+    head: str = ""
+
+
+def _mount(app: FastAPI, page: Page, max_file_size: int) -> None:
     from gradio import mount_gradio_app
 
     mount_gradio_app(
         app,
-        blocks,
-        path,
-        auth_dependency=auth_dependency,
+        page.blocks,
+        page.path,
+        auth_dependency=page.auth_dependency,
+        head=page.head or None,
         max_file_size=max_file_size,
         footer_links=[],
         run_history=False,

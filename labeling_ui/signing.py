@@ -99,6 +99,9 @@ class _Forms:
             )
         except SignInError as error:
             return _refused(error, lambda line, status: _sign_in_page(wanted, name, line, status))
+        before = session_token(request.scope)
+        if before is not None:
+            await to_thread.run_sync(self._accounts.sign_out, before)
         return self._enter(request, signed, "/password" if signed.must_change else wanted)
 
     async def sign_out(self, request: Request) -> Response:

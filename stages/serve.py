@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import socket
 import ssl
 import sys
@@ -16,10 +15,12 @@ import uvicorn
 
 from labeling_ui.app import create_app
 from labeling_ui.settings import AppSettings
+from pipeline.config.label import LabelSection
 from pipeline.config.run import load_config
 from pipeline.errors import ConfigError, RunError
 from pipeline.labeling import open_store
 from pipeline.store.accounts import Accounts
+from pipeline.store.leasing import LeaseRules
 from stages.entry import CONFIG_HELP, OVERRIDE_HELP, Parser
 
 PATIENCE = 3
@@ -34,14 +35,21 @@ def main(argv: Sequence[str]) -> None:
     """
     given = _parse(argv)
     config = load_config(given.config, given.overrides)
+    section = config.section("label", LabelSection).app
+    rules = LeaseRules(
+        timedelta(minutes=section.lease_minutes),
+        section.gold_rate,
+        section.repeat_rate,
+        config.seed,
+    )
     settings = AppSettings(
         host=given.host,
         port=given.port,
         https=given.certificate is not None,
         proxies=tuple(given.proxy),
         public_url=given.public_url,
-        session=timedelta(hours=given.hours),
-        goal=given.goal,
+        session=timedelta(hours=section.session_hours),
+        goal=section.daily_goal,
     )
     if not given.insecure:
         settings.check_exposure()
@@ -54,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
             )
         server = uvicorn.Server(
             uvicorn.Config(
-                create_app(store, settings),
+                create_app(store, settings, rules=rules, run_dir=config.run_dir),
                 ssl_certfile=given.certificate,
                 ssl_keyfile=given.key,
                 access_log=False,
@@ -93,31 +101,16 @@ def _parse(argv: Sequence[str]) -> Namespace:
     parser.add_argument(
         "--insecure", action="store_true", help="serve other machines without HTTPS"
     )
-    parser.add_argument("--hours", type=_hours, default=12.0, help="how long a sign-in lasts (12)")
-    parser.add_argument("--goal", type=_goal, help="tasks a day that the page counts towards")
     return parser.parse_intermixed_args(argv)
 
 
 def _port(text: str) -> int:
-    return int(_number("--port", text, 0, 65535))
-
-
-def _hours(text: str) -> float:
-    return _number("--hours", text, 0.1, 24 * 30)
-
-
-def _goal(text: str) -> int:
-    return int(_number("--goal", text, 1, 10_000))
-
-
-def _number(name: str, text: str, low: float, high: float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not low <= value <= high:
-        raise ConfigError(f"{name} must be a number from {low} to {high}, got {text!r}. Mend it.")
-    return value
+    port = int(text) if text.isdecimal() else -1
+    if not 0 <= port <= 65535:
+        raise ConfigError(
+            f"--port must be a number from 0 to 65535, got {text!r}. Choose another port."
+        )
+    return port
 
 
 def _check_certificate(certificate: Path | None, key: Path | None) -> None:

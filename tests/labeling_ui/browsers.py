@@ -27,3 +27,14 @@ def lab_page() -> gr.Blocks:
         secret = gr.Textbox(SECRET, label="secret")
         page.load(lambda: SECRET, None, secret, api_name="tell")
     return page
+
+
+def broken_page() -> gr.Blocks:
+    """Make a page whose handler fails."""
+
+    def fail() -> str:
+        raise ValueError("private")
+
+    with gr.Blocks() as page:
+        page.load(fail, None, gr.Textbox(), api_name="fail")
+    return page

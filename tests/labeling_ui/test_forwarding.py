@@ -93,7 +93,7 @@ def test_the_public_address_stands_for_every_requests(behind: Callable) -> None:
     assert enter(browser, host="10.0.0.1:7860").status_code == 400
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "", "127.0.0.1.nip.io"])
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io"])
 def test_a_name_that_is_not_the_apps_is_refused(host: str, client: TestClient) -> None:
     for path in ("/signin", "/label/", "/static/pages.css", "/api/desk"):
         answer = client.get(path, headers={"host": host, **SCRIPT})

@@ -189,6 +189,16 @@ def test_signing_out_ends_the_session_and_forgets_the_cookie(
     assert client.get("/label/", headers=SCRIPT).status_code == 401
 
 
+def test_signing_in_as_somebody_else_ends_the_first_session(
+    client: TestClient, sign_in: Callable
+) -> None:
+    sign_in(client, "ada")
+    first = client.cookies["steerline"]
+    sign_in(client, "bob")
+    client.cookies["steerline"] = first
+    assert client.get("/lab/", headers=SCRIPT).status_code == 401
+
+
 def test_signing_out_takes_more_than_a_link(client: TestClient, sign_in: Callable) -> None:
     sign_in(client, "bob")
     assert client.get("/signout", headers=PAGE).status_code == 405
