@@ -12,10 +12,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from labeling_ui.app import create_app
 from labeling_ui.settings import AppSettings
-from pipeline.config.label import LabelSection
+from pipeline.config.label import AppSection, LabelSection
 from pipeline.config.run import load_config
 from pipeline.errors import ConfigError, RunError
 from pipeline.labeling import open_store
@@ -36,21 +37,7 @@ def main(argv: Sequence[str]) -> None:
     given = _parse(argv)
     config = load_config(given.config, given.overrides)
     section = config.section("label", LabelSection).app
-    rules = LeaseRules(
-        timedelta(minutes=section.lease_minutes),
-        section.gold_rate,
-        section.repeat_rate,
-        config.seed,
-    )
-    settings = AppSettings(
-        host=given.host,
-        port=given.port,
-        https=given.certificate is not None,
-        proxies=tuple(given.proxy),
-        public_url=given.public_url,
-        session=timedelta(hours=section.session_hours),
-        goal=section.daily_goal,
-    )
+    settings = _settings(given, section)
     if not given.insecure:
         settings.check_exposure()
     _check_certificate(given.certificate, given.key)
@@ -60,24 +47,46 @@ def main(argv: Sequence[str]) -> None:
                 f"No lead can sign in. Run 'steerline user add {given.config} NAME --role lead' "
                 "first."
             )
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(store, settings, rules=rules, run_dir=config.run_dir),
-                ssl_certfile=given.certificate,
-                ssl_keyfile=given.key,
-                access_log=False,
-                server_header=False,
-                # The app itself believes the proxies that it was told of.
-                proxy_headers=False,
-                log_level="warning",
-                timeout_graceful_shutdown=PATIENCE,
-            )
+        rules = LeaseRules(
+            timedelta(minutes=section.lease_minutes),
+            section.gold_rate,
+            section.repeat_rate,
+            config.seed,
         )
+        app = create_app(store, settings, rules=rules, run_dir=config.run_dir)
         shown = settings.origin or _spell(settings, door)
         sys.stdout.write(f"Labeling app: {shown}/label, for leads {shown}/lab. Ctrl-C ends it.\n")
         sys.stdout.flush()
         with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[door])
+            _make_server(app, given).run(sockets=[door])
+
+
+def _settings(given: Namespace, section: AppSection) -> AppSettings:
+    return AppSettings(
+        host=given.host,
+        port=given.port,
+        https=given.certificate is not None,
+        proxies=tuple(given.proxy),
+        public_url=given.public_url,
+        session=timedelta(hours=section.session_hours),
+        goal=section.daily_goal,
+    )
+
+
+def _make_server(app: FastAPI, given: Namespace) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            ssl_certfile=given.certificate,
+            ssl_keyfile=given.key,
+            access_log=False,
+            server_header=False,
+            # The app itself believes the proxies that it was told of.
+            proxy_headers=False,
+            log_level="warning",
+            timeout_graceful_shutdown=PATIENCE,
+        )
+    )
 
 
 def _parse(argv: Sequence[str]) -> Namespace:
