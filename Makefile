@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-CODE := pipeline stages tests benchmarks .ci
+CODE := pipeline stages labeling_ui tests benchmarks .ci
 
 .PHONY: setup fmt lint types check test test-all mutants demo demo-seeds clean
 

@@ -1,7 +1,7 @@
 """Be the command line: ``steerline COMMAND CONFIG [key=value ...]``.
 
 The one root: it finds a stage's module, or another command's, by name when that command runs, so
-that ``--help``, ``status`` and ``labels`` load no torch.
+that ``--help``, ``status``, ``labels``, ``user`` and ``serve`` load no torch.
 
 ``steerline run`` runs all stages in this one process, with a collection of garbage between them. A
 process of its own for each would give memory back more surely; it would also import torch,
@@ -178,10 +178,20 @@ def _labels_command(argv: list[str]) -> None:
     importlib.import_module("stages.labels").main(argv)
 
 
+def _serve_command(argv: list[str]) -> None:
+    importlib.import_module("stages.serve").main(argv)
+
+
+def _user_command(argv: list[str]) -> None:
+    importlib.import_module("stages.user").main(argv)
+
+
 COMMANDS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "run": ("Run every stage in order; skip what is complete, resume what was cut.", _run_command),
     "status": ("Show what is done, what was cut and what is stale.", _status_command),
     "labels": ("Export or import judgments, or measure the labelers' agreement.", _labels_command),
+    "serve": ("Serve the labeling app.", _serve_command),
+    "user": ("Manage who may sign in to the labeling app.", _user_command),
 }
 
 

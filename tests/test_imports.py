@@ -48,11 +48,14 @@ LAYERS = (
 """What is inside ``pipeline``, lowest first: a part imports from its own layer and those below."""
 
 STAGES = {"pretrain", "sft", "sample", "label", "reward", "ppo", "evaluate", "report"}
-ROOTS = {"stages.cli", "stages.entry", "stages.status", "stages.labels", "stages.fields"}
+ROOTS = {
+    *("stages.cli", "stages.entry", "stages.status", "stages.labels", "stages.fields"),
+    *("stages.serve", "stages.user"),
+}
 WITHOUT_TORCH = (
     *("pipeline.errors", "pipeline.config", "pipeline.records", "pipeline.artifacts"),
     *("pipeline.runs", "pipeline.store", "pipeline.agreement", "pipeline.world"),
-    *("pipeline.doctor", "pipeline.kl_control"),
+    *("pipeline.doctor", "pipeline.kl_control", "labeling_ui"),
     *sorted(ROOTS),
 )
 

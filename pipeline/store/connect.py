@@ -55,7 +55,8 @@ def connect(url_or_path: str | Path, *, create: bool) -> Engine:
                 f"Label store {shown} cannot be made ({error.strerror}). Name another path."
             ) from error
     try:
-        engine = create_engine(url)
+        # Errors name no parameters: those are the labels, and errors are logged.
+        engine = create_engine(url, hide_parameters=True)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise StoreError(f"Label store {shown} needs a database driver: {error}.") from error
     if engine.dialect.name == "sqlite":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +21,7 @@ from pipeline.errors import DataError, StoreError
 from pipeline.records import Prompt, Ranking, read_jsonl
 from pipeline.store import candidates, catalog, exchange, leasing, submitting, tasking
 from pipeline.store.candidates import Candidate
+from pipeline.store.clock import SteadyClock, newest_time, utc_now
 from pipeline.store.connect import connect, for_writing
 from pipeline.store.leasing import LEASE, LeaseRules
 from pipeline.store.rows import JudgmentRecord, read_row, write_row
@@ -51,11 +52,6 @@ from pipeline.store.values import (
 )
 
 
-def utc_now() -> datetime:
-    """Return the time of day, in UTC."""
-    return datetime.now(UTC)
-
-
 class LabelStore:
     """Hold an open label store; a context manager that closes it.
 
@@ -74,15 +70,21 @@ class LabelStore:
         url_or_path: str | Path,
         create: bool = True,
         *,
-        clock: Callable[[], datetime] = utc_now,
+        clock: Callable[[], datetime] | None = None,
     ) -> LabelStore:
         """Open the store at a SQLAlchemy URL or in a SQLite file, and migrate it where it is older.
+
+        Without a clock of the caller's, the time is a ``SteadyClock``'s.
 
         Raises:
             StoreError: if there is none and ``create`` is False, or it cannot be opened, is
                 something else, or was written by a newer version.
         """
-        return cls(connect(url_or_path, create=create), clock)
+        engine = connect(url_or_path, create=create)
+        if clock is None:
+            with Session(engine) as session:
+                clock = SteadyClock(newest_time(session))
+        return cls(engine, clock)
 
     def close(self) -> None:
         """Let go of the database."""

@@ -362,6 +362,10 @@ def test_progress_bars_are_off_where_stdout_is_no_terminal(
         ["labels", "--help"],
         ["status", "CONFIG"],
         ["labels", "agreement", "CONFIG"],
+        ["user", "--help"],
+        ["user", "list", "CONFIG"],
+        ["serve", "--help"],
+        ["serve", "CONFIG"],
         ["ppo@misspelt", "CONFIG"],
     ],
 )

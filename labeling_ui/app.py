@@ -1,0 +1,179 @@
+"""Put the labeling app together: a FastAPI shell with two Gradio pages mounted.
+
+Gradio is imported when an app is made, not before: importing it takes seconds, and switching its
+analytics off has to come first.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, FastAPI, Request
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from labeling_ui.failing import ANSWERED, failed
+from labeling_ui.forwarding import Forwarded
+from labeling_ui.gate import Gate, labeler_name, lead_name
+from labeling_ui.policy import MOUNTS
+from labeling_ui.rendering import FOLDER
+from labeling_ui.security import BodyLimit, SameOrigin, Shield
+from labeling_ui.settings import AppSettings
+from labeling_ui.signing import signing_routes
+from pipeline.store.accounts import Accounts
+from pipeline.store.store import LabelStore
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+    from pipeline.store.leasing import LeaseRules
+
+Handler = Callable[[Request, Exception], Response]
+STATIC = FOLDER / "static"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What is put into the shell.
+
+    Attributes:
+        label_page: makes the Gradio page of ``/label``.
+        lab_page: makes the Gradio page of ``/lab``.
+        routers: the JSON routes, all under ``/api``.
+        failures: what is told of errors that the routes raise, beside those of ``failing``.
+        label_head: what the page of ``/label`` has in its head: our own scripts and styles.
+    """
+
+    label_page: Callable[[], gr.Blocks]
+    lab_page: Callable[[], gr.Blocks]
+    routers: Sequence[APIRouter] = ()
+    failures: Mapping[type[Exception], Handler] = field(default_factory=dict)
+    label_head: str = ""
+
+
+def create_app(
+    store: LabelStore,
+    settings: AppSettings,
+    parts: Parts | None = None,
+    *,
+    rules: LeaseRules | None = None,
+    run_dir: Path | None = None,
+) -> FastAPI:
+    """Return the labeling app over an open store.
+
+    Args:
+        store: what is labeled and by whom.
+        settings: how the app meets the network.
+        parts: what is put into the shell; the app's own by default.
+        rules: how the app's own desk hands out work; None for the defaults.
+        run_dir: the run's folder, in which the app's own lab looks for models; None for none.
+    """
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    accounts = Accounts(store, session=settings.session)
+    if parts is None:
+        parts = _own_parts(store, accounts, settings.goal, rules, run_dir)
+    app = FastAPI(
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        exception_handlers={**dict.fromkeys(ANSWERED, failed), **parts.failures},
+        middleware=[
+            Middleware(Shield),
+            Middleware(Forwarded, settings=settings),
+            Middleware(BodyLimit, limit=functools.partial(largest_body, settings)),
+            Middleware(SameOrigin),
+            Middleware(Gate, accounts=accounts),
+            # It allows nothing. Where the outer app has none, Gradio allows every origin.
+            Middleware(CORSMiddleware, allow_origins=[]),
+        ],
+    )
+    app.include_router(signing_routes(accounts, settings))
+    for router in parts.routers:
+        app.include_router(router)
+    for page in MOUNTS:
+        app.get(page)(_add_slash)
+    app.mount("/static", StaticFiles(directory=STATIC))
+    label_page = Page("/label", parts.label_page(), labeler_name, parts.label_head)
+    _mount(app, label_page, settings.page_bytes)
+    _mount(app, Page("/lab", parts.lab_page(), lead_name), settings.lab_bytes)
+    return app
+
+
+def _own_parts(
+    store: LabelStore,
+    accounts: Accounts,
+    goal: int | None,
+    rules: LeaseRules | None,
+    run_dir: Path | None,
+) -> Parts:
+    """Return the app's own pages and routes."""
+    # Not at the top: the pages import Gradio.
+    from labeling_ui.desk_routes import FAILURES, desk_routes
+    from labeling_ui.lab_page import build_lab_page
+    from labeling_ui.label_page import LABEL_HEAD, build_label_page
+
+    return Parts(
+        label_page=build_label_page,
+        lab_page=functools.partial(build_lab_page, store, accounts, run_dir),
+        routers=(desk_routes(store, rules=rules, goal=goal, interface=interface_version()),),
+        failures=FAILURES,
+        label_head=LABEL_HEAD,
+    )
+
+
+def interface_version() -> str:
+    """Return the version of the labelers' page: a hash of its files, which each judgment names."""
+    digest = hashlib.sha256()
+    for path in sorted(STATIC.glob("*.*")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def largest_body(settings: AppSettings, path: str) -> int:
+    """Return how large the body of a request to a path may be, in bytes."""
+    if path.startswith(("/api/desk/", "/label/")):
+        return settings.desk_bytes
+    return settings.lab_bytes if path.startswith(("/api/lab/", "/lab/")) else settings.page_bytes
+
+
+def _add_slash(request: Request) -> Response:
+    query = f"?{request.url.query}" if request.url.query else ""
+    return RedirectResponse(f"{request.url.path}/{query}", 307)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A Gradio page: where it is, what it is, who it is for, and what its head has in addition."""
+
+    path: str
+    blocks: gr.Blocks
+    auth_dependency: Callable[[Request], str | None]
+    head: str = ""
+
+
+def _mount(app: FastAPI, page: Page, max_file_size: int) -> None:
+    from gradio import mount_gradio_app
+
+    mount_gradio_app(
+        app,
+        page.blocks,
+        page.path,
+        auth_dependency=page.auth_dependency,
+        head=page.head or None,
+        max_file_size=max_file_size,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        show_error=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+    )
