@@ -10,6 +10,7 @@ const WORDS = {
   slow_down: "the server asks to wait a moment",
   not_saved: "the server cannot write at the moment",
   too_large: "it is too long for the server",
+  fault: "something went wrong on the server",
 };
 
 export class ApiError extends Error {
@@ -26,7 +27,7 @@ export class ApiError extends Error {
 
   /** Whether the same request may succeed later without anybody doing anything. */
   get passing() {
-    return ["offline", "slow_down", "not_saved", "failed"].includes(this.code);
+    return ["offline", "slow_down", "not_saved", "fault"].includes(this.code);
   }
 }
 
@@ -73,8 +74,8 @@ async function call(method, path, options = {}) {
 }
 
 function toError(answer, body) {
-  const code = body?.code ?? (answer.status === 401 ? "signed_out" : "failed");
+  const code = body?.code ?? (answer.status === 401 ? "signed_out" : "fault");
   const said = code === "refused" ? body.error : null;
-  const words = said ?? WORDS[code] ?? body?.error ?? `the server answered ${answer.status}`;
+  const words = said ?? WORDS[code] ?? body?.error ?? "the server refused it";
   return new ApiError(code, words, body ?? {});
 }

@@ -50,7 +50,6 @@ export function notesPanel(screen, promptFlags) {
   const count = h("span.count");
   const comment = h("textarea", {
     rows: "3",
-    maxlength: "10000",
     dir: "auto",
     on: {
       input: () => screen.change({ ...screen.work, comment: comment.value }, { kind: "comment" }),
