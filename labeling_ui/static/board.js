@@ -212,7 +212,7 @@ class Board {
     if (lost && this.#holding) this.#holding.lost(error);
     else if (error.code === "signed_out") this.#trouble(error);
     else if (error.code !== "stopped") {
-      this.#frame.notice("missing", sentence(`Not submitted: ${error.message}`), { tone: "bad" });
+      this.#frame.warn(sentence(`Not submitted: ${error.message}`));
     }
     const unknown = ["stopped", "signed_out"].includes(error.code);
     if (!unknown && token) acknowledged(token);
@@ -294,7 +294,7 @@ class Board {
     this.#own = ownPromptScreen({
       submit: (body) => this.#submitOwn(body),
       leave: () => this.#nextTask(),
-      warn: (text) => this.#frame.notice("missing", text, { tone: "bad" }),
+      warn: (text) => this.#frame.warn(text),
     });
     this.#frame.show("Write a prompt", this.#own.root);
   }

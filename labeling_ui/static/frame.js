@@ -5,6 +5,7 @@ import { h, set } from "./dom.js";
 export class Frame {
   #stage = h("div.place");
   #notices = h("div.notices");
+  #alerts = h("div.notices.alerts");
   #polite = h("div.visually-hidden", { "aria-live": "polite" });
   #urgent = h("div.visually-hidden", { role: "alert" });
   #title = h("h1", { tabindex: "-1" }, "Labeling");
@@ -28,6 +29,7 @@ export class Frame {
         h("nav.tools", { "aria-label": "Labeling" }, instructions, this.#menu),
       ),
       this.#notices,
+      this.#alerts,
       this.#stage,
       this.#polite,
       this.#urgent,
@@ -61,7 +63,8 @@ export class Frame {
   }
 
   /**
-   * Show a notice above the task; one with the same name takes its place.
+   * Show a notice above the task, a bad one where it stays in sight. One with the same name takes
+   * its place.
    *
    * @param options `tone` ("info", "good", "bad"), `actions` (`[{label, run}]` or `{label, href}`).
    */
@@ -76,10 +79,16 @@ export class Frame {
     const notice = h(`div.notice.${tone}`, { "data-name": name }, h("p", {}, text), controls, button);
     const earlier = this.#find(name);
     if (earlier) earlier.replaceWith(notice);
-    else this.#notices.append(notice);
+    else (tone === "bad" ? this.#alerts : this.#notices).append(notice);
     // A countdown is told once, not at every number.
     const told = earlier && withoutNumbers(earlier.querySelector("p").textContent);
     if (told !== withoutNumbers(text)) this.say(text, tone === "bad");
+  }
+
+  /** Say what is missing or wrong, each time anew. */
+  warn(text) {
+    this.dismiss("missing");
+    this.notice("missing", text, { tone: "bad" });
   }
 
   /** Take a notice away. */
@@ -95,7 +104,7 @@ export class Frame {
   }
 
   #find(name) {
-    return this.#notices.querySelector(`[data-name="${name}"]`);
+    return this.root.querySelector(`.notice[data-name="${name}"]`);
   }
 
   #closeMenu() {

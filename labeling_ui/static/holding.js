@@ -121,7 +121,7 @@ export class Holding {
         this.#keeper?.changed();
       },
       say: (text) => frame.say(text),
-      warn: (text) => frame.notice("missing", text, { tone: "bad" }),
+      warn: (text) => frame.warn(text),
     };
   }
 
@@ -142,6 +142,7 @@ export class Holding {
   }
 
   #noteSaved() {
+    this.#context.frame.dismiss("lost");
     this.#savedSeconds = this.#context.clock.seconds;
     this.#noteContact();
   }
@@ -173,7 +174,7 @@ export class Holding {
   /** Show what another page has saved, and offer to bring back what was here. */
   #takeNewer(content) {
     const { work } = this.screen;
-    this.screen.take(readDraft(this.task, content));
+    this.screen.take(begin(this.task, content.discarded ? null : content));
     this.#offer("You went on working on another page. Its newer work is shown.", work);
   }
 

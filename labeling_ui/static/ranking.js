@@ -61,9 +61,10 @@ export class RankingView {
 
   /** Give an output another place, and say so. */
   move(id, tiers) {
-    if (tiers === this.screen.work.tiers) return;
     const say = `Output ${letterOf(this.ids, id)}: ${place(this.ids, tiers, id)}`;
-    this.screen.change({ ...this.screen.work, tiers }, { say });
+    const same = JSON.stringify(tiers) === JSON.stringify(this.screen.work.tiers);
+    if (same) this.screen.say(say);
+    else this.screen.change({ ...this.screen.work, tiers }, { say });
     this.cards.get(id).root.scrollIntoView({ block: "nearest" });
   }
 

@@ -28,10 +28,13 @@ export function ratingView(screen) {
   };
 
   const keydown = (event) => {
+    if (event.altKey) return false;
+    const at = ids.findIndex((id) => letterOf(ids, id) === event.key.toUpperCase());
+    if (at >= 0) screen.look({ at });
     const rating = /^(?:Digit|Numpad)([1-7])$/.exec(event.code)?.[1];
-    if (!rating || event.altKey || event.shiftKey) return false;
-    output.rate(Number(rating));
-    return true;
+    const rated = rating !== undefined && !event.shiftKey;
+    if (rated) output.rate(Number(rating));
+    return rated || at >= 0;
   };
 
   return { root, sync, keydown, focus: () => output.heading.focus({ preventScroll: true }) };

@@ -72,6 +72,11 @@ export class TaskScreen {
     if (focus) this.focus();
   }
 
+  /** Tell screen readers something. */
+  say(text) {
+    this.#on.say(text);
+  }
+
   undo() {
     if (!this.#timeline.canUndo) return;
     this.#timeline.undo();
@@ -89,8 +94,8 @@ export class TaskScreen {
     const [open] = unrated(this.task, this.work);
     if (open === undefined) return this.look({ step: "rank" });
     const ids = idsOf(this.task);
-    this.#on.warn(`Rate output ${letterOf(ids, open)} before you rank.`);
-    return this.look({ step: "rate", at: ids.indexOf(open) });
+    this.look({ step: "rate", at: ids.indexOf(open) });
+    return this.#on.warn(`Rate output ${letterOf(ids, open)} before you rank.`);
   }
 
   /** Do what the main button says. */
@@ -161,7 +166,8 @@ export class TaskScreen {
   /** Tell what the main button does now. */
   #next() {
     const { task, work } = this;
-    if (work.step !== "rate") return { label: task.submitted ? "Submit again" : "Submit", run: () => this.#submit() };
+    const label = task.submitted ? "Submit again" : "Submit";
+    if (work.step !== "rate") return { label, run: () => this.#submit() };
     const ids = idsOf(task);
     const open = unrated(task, work).map((id) => ids.indexOf(id));
     if (open.length === 0) return { label: "Go to ranking", run: () => this.look({ step: "rank" }) };
@@ -187,9 +193,11 @@ export class TaskScreen {
     this.state = h("p.state");
     this.backButton = h("button", { on: { click: () => this.#back() } }, "Back");
     this.mainButton = h("button.main", { title: "Ctrl+Enter", on: { click: () => this.advance() } });
+    const practice = this.task.token === "practice";
+    const leave = practice ? "End practice" : "Leave unchanged";
     const aside =
-      this.task.submitted || this.task.token === "practice"
-        ? [h("button.plain", { on: { click: () => this.#on.leave() } }, "Leave unchanged")]
+      this.task.submitted || practice
+        ? [h("button.plain", { on: { click: () => this.#on.leave() } }, leave)]
         : [
             h("button.plain", { on: { click: () => this.#on.report() } }, "Flag prompt"),
             h("button.plain", { on: { click: () => this.#on.skip() } }, "Skip"),

@@ -118,8 +118,10 @@ class Desk:
         expect(self.state).to_have_text(re.compile(r"^Saved \d"), timeout=10_000)
 
     def submit(self, *, doubts: bool = False) -> None:
-        """Submit; with doubts, stand by them in the dialog."""
-        self.main_button.click()
-        if doubts:
-            self.page.get_by_role("button", name="Submit as it is").click()
+        """Submit and wait for the answer; with doubts, stand by them in the dialog."""
+        with self.page.expect_response("**/api/desk/submit") as answer:
+            self.main_button.click()
+            if doubts:
+                self.page.get_by_role("button", name="Submit as it is").click()
+        assert answer.value.ok
         expect(self.notice("Thank you.")).to_be_visible(timeout=10_000)

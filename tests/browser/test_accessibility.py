@@ -1,4 +1,4 @@
-"""The pages are for everybody: axe-core finds nothing, and they fit a phone, keys and dark rooms."""
+"""The pages are for everybody: axe-core finds nothing, and they fit phones, keys and the dark."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ RUN = """async () => {
   const found = await axe.run(document, { preload: false });
   return found.violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html).slice(0, 3)]);
 }"""
-STILL = "*, ::before, ::after { animation: none !important; transition: none !important }"
 
 
 @pytest.fixture(scope="session")

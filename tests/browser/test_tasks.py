@@ -16,8 +16,8 @@ def test_signing_in_leads_to_the_first_task_and_counts_the_day(
     desk: Desk, server: Server, person: Person
 ):
     server.add_ranking(4)
-    server.add_ranking(5)
     desk.sign_in(person)
+    server.add_ranking(5)
     expect(desk.page.locator(".progress")).to_contain_text("0 of 40 today")
     desk.rate_by_key()
     desk.rank_by_key(["ABCD"])
@@ -31,8 +31,8 @@ def test_signing_in_leads_to_the_first_task_and_counts_the_day(
 
 def test_skip_with_a_reason(desk: Desk, server: Server, person: Person):
     server.add_ranking(4)
-    server.add_demonstration()
     desk.sign_in(person)
+    server.add_demonstration()
     page = desk.page
     page.get_by_role("button", name="Skip").click()
     dialog = page.get_by_role("dialog", name="Skip this task")
@@ -187,7 +187,7 @@ def test_write_a_prompt_of_ones_own(desk: Desk, server: Server, person: Person):
     desk.menu("Write a prompt")
     page = desk.page
     page.get_by_label("Few-shot").check()
-    page.get_by_label("Instruction").fill(f"Name the capital. ({person.name})")
+    page.get_by_label("Instruction", exact=True).fill(f"Name the capital. ({person.name})")
     for example, (query, answer) in enumerate([("Peru", "Lima"), ("Chad", "N'Djamena")]):
         pair = page.get_by_role("group", name=f"Example {example + 1}")
         pair.get_by_label("Query").fill(query)
@@ -265,10 +265,12 @@ def test_the_lease_is_held_while_the_labeler_is_active(desk: Desk, server: Serve
     desk.page.mouse.move(5, 5)
     desk.page.clock.run_for(50_000)
     desk.page.mouse.move(50, 50)
-    desk.page.clock.run_for(50_000)
-    assert [url for url in beats if url.endswith("/api/desk/heartbeat")] != []
+    with desk.page.expect_request("**/api/desk/heartbeat"):
+        desk.page.clock.run_for(50_000)
     beats.clear()
+    # Whoever does nothing for a minute is not at work: at most one more sign of life.
     desk.page.clock.run_for(300_000)
+    desk.page.wait_for_timeout(500)
     assert len([url for url in beats if url.endswith("/api/desk/heartbeat")]) <= 1
 
 
@@ -287,3 +289,4 @@ def test_the_screening_test_counts_its_tasks(desk: Desk, server: Server):
     expect(desk.title).to_have_text("All done")
     expect(desk.page.get_by_text("The lead will look at it and let you in.")).to_be_visible()
     assert len(server.judgments(newcomer)) == 2
+
