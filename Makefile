@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 CODE := pipeline stages labeling_ui tests benchmarks .ci
 
-.PHONY: setup fmt lint types check test test-all mutants demo demo-seeds clean
+.PHONY: setup fmt lint types check test test-all browser-tools test-browser mutants demo demo-seeds clean
 
 setup: $(STAMP)
 
@@ -29,10 +29,28 @@ check: lint types
 
 # Two workers, one thread each: the suite is made for two cores.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow and not browser' -n 2
 
 test-all: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not browser' -n 2
+
+# Chromium and npm come from the distribution; root has them installed where they are missing.
+CHROMIUM := $(shell command -v chromium)
+NPM := $(shell command -v npm)
+AXE := build/axe/node_modules/axe-core/axe.min.js
+
+$(AXE):
+	npm install --silent --no-save --no-audit --no-fund --ignore-scripts --prefix build/axe axe-core@4.14.1
+
+browser-tools:
+	test -n "$(CHROMIUM)" -a -n "$(NPM)" || \
+	  { test "$$(id -u)" = 0 && apt-get update -q && apt-get install -qy chromium npm; } || \
+	  { echo "Chromium and npm must be installed to run the browser tests. Install them."; exit 1; }
+	$(MAKE) $(AXE)
+
+# The labeling app in a real browser; pictures of its pages are left in build/screenshots.
+test-browser: setup browser-tools
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m browser tests/browser
 
 # Deliberate mistakes, one at a time, in copies of the code; a test must notice each.
 mutants: setup

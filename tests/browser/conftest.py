@@ -1,0 +1,115 @@
+"""Chromium on the running app: real pages, a real store, and no network but this machine's."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+
+from tests.browser.desk import Desk
+from tests.browser.running import Person, Server
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1280, "height": 860}
+BUILD = Path(__file__).parents[2] / "build"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Serve one store to all tests; each has its own people and tasks."""
+    running = Server(tmp_path_factory.mktemp("app") / "labels.db")
+    running.start()
+    yield running
+    running.kill()
+    running.store.close()
+
+
+@pytest.fixture(autouse=True)
+def fresh(server: Server) -> None:
+    server.clear()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    assert chromium is not None, "chromium is not installed: run make test-browser"
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def new_context(browser: Browser, server: Server) -> Iterator[Callable[..., BrowserContext]]:
+    """Return a function that opens a browser of its own; no page may fail or leave this machine."""
+    contexts: list[BrowserContext] = []
+    elsewhere: list[str] = []
+    failures: list[str] = []
+
+    def note(request: Request) -> None:
+        url = urlsplit(request.url)
+        if url.scheme in ("http", "https", "ws", "wss") and url.port != server.port:
+            elsewhere.append(request.url)
+
+    def watch(page: Page) -> None:
+        page.on("pageerror", lambda error: failures.append(str(error)))
+
+    def open_context(**options: object) -> BrowserContext:
+        context = browser.new_context(**{"viewport": DESKTOP, "locale": "en-GB", **options})
+        context.set_default_timeout(10_000)
+        context.on("request", note)
+        context.on("page", watch)
+        contexts.append(context)
+        return context
+
+    yield open_context
+    for context in contexts:
+        context.close()
+    assert elsewhere == []
+    assert failures == []
+
+
+@pytest.fixture
+def desk(new_context: Callable[..., BrowserContext], server: Server) -> Desk:
+    """Return the labeler's page in a window of a desk's size."""
+    return Desk(new_context().new_page(), server)
+
+
+@pytest.fixture
+def phone(new_context: Callable[..., BrowserContext], server: Server) -> Desk:
+    """Return the labeler's page on a phone."""
+    context = new_context(viewport=PHONE, has_touch=True, is_mobile=True)
+    return Desk(context.new_page(), server)
+
+
+@pytest.fixture
+def person(server: Server) -> Person:
+    return server.add_person()
+
+
+@pytest.fixture
+def labeler_page(desk: Desk, server: Server, person: Person) -> Page:
+    """Return the page of a labeler who has signed in and ranks four outputs."""
+    server.add_ranking(4)
+    desk.sign_in(person)
+    return desk.page
