@@ -20,6 +20,7 @@ from pipeline.records import ROLES, Message, Prompt, Ranking
 from pipeline.store.values import (
     FINISH_REASONS,
     GROUPS,
+    PURPOSES,
     SPLITS,
     Provenance,
     SampledCompletion,
@@ -46,10 +47,20 @@ class JudgmentRecord:
         comment: the labeler's note.
         active_seconds: working time.
         presented: the order that the labeler saw, as indices of completions, or None.
-        overlap: judgments wanted for the task.
+        overlap: labelers wanted for the task.
+        held_out_overlap: held-out labelers wanted beside them.
         revision: 1 for the first judgment of this labeler on this task, or None for the next.
         key: idempotency key, or None for one made of the content.
         created: when it was submitted, or None for now.
+        kind: ``ranking`` or ``comparison``.
+        purpose: ``work``, or what keeps it from training: ``screening``, ``gold``, ``repeat``.
+        repeats: the task that a repeat shows again.
+        known: whether this is the known answer of a screening or gold task, given by a lead (the
+            ``labeler``), and no judgment.
+        prompt_flags: yes/no observations on the prompt.
+        none_acceptable: whether no completion would do as an answer.
+        instructions: the version that the labeler worked by, or None.
+        interface: the version of the page that the labeler worked with, or None.
     """
 
     prompt: Prompt
@@ -65,9 +76,18 @@ class JudgmentRecord:
     active_seconds: float | None = None
     presented: tuple[int, ...] | None = None
     overlap: int = 1
+    held_out_overlap: int = 0
     revision: int | None = None
     key: str | None = None
     created: datetime | None = None
+    kind: str = "ranking"
+    purpose: str = "work"
+    repeats: str | None = None
+    known: bool = False
+    prompt_flags: Mapping[str, bool] = field(default_factory=dict)
+    none_acceptable: bool = False
+    instructions: int | None = None
+    interface: str | None = None
 
     @property
     def sampled(self) -> list[SampledCompletion]:
@@ -93,9 +113,25 @@ class JudgmentRecord:
         )
 
 
+# Left out of a row where they say nothing, as in the files of before they were asked.
+OPTIONAL = {
+    "kind": "ranking",
+    "purpose": "work",
+    "repeats": None,
+    "known": False,
+    "prompt_flags": {},
+    "none_acceptable": False,
+    "instructions": None,
+    "interface": None,
+}
+
+
 def write_row(record: JudgmentRecord) -> dict[str, Any]:
     """Return the JSON row of a judgment."""
     row = {item.name: getattr(record, item.name) for item in fields(record)}
+    for name, default in OPTIONAL.items():
+        if row[name] == default:
+            del row[name]
     prompt: Prompt = row.pop("prompt")
     assert record.created is not None, "a stored judgment has its time"
     return {
@@ -138,9 +174,18 @@ def read_row(row: Mapping[str, Any], source: str) -> JudgmentRecord:
         active_seconds=cells.optional("active_seconds", (int, float)),
         presented=cells.items("presented", int),
         overlap=cells.natural("overlap") or 1,
+        held_out_overlap=cells.natural("held_out_overlap", least=0) or 0,
         revision=cells.natural("revision"),
         key=cells.optional("key", str),
         created=_read_time(cells.optional("created", str)),
+        kind=cells.word("kind", ("ranking", "comparison")) or "ranking",
+        purpose=cells.word("purpose", PURPOSES) or "work",
+        repeats=cells.optional("repeats", str),
+        known=cells.optional("known", bool) or False,
+        prompt_flags=cells.optional("prompt_flags", dict) or {},
+        none_acceptable=cells.optional("none_acceptable", bool) or False,
+        instructions=cells.natural("instructions"),
+        interface=cells.optional("interface", str),
     )
     cells.refuse_rest()
     check_lengths(record)
@@ -158,6 +203,11 @@ def check_lengths(record: JudgmentRecord) -> None:
         raise StoreError(
             f"'completions' must be two or more different texts, got {len(texts)} with "
             f"{len(set(texts))} different. Remove the row or the repeated text."
+        )
+    if record.kind == "comparison" and len(texts) != 2:
+        raise StoreError(
+            f"'completions' of a comparison must be 2, got {len(texts)}. Mend the row, or make it "
+            "a ranking."
         )
     for name in ("ranks", "ratings", "flags"):
         values = getattr(record, name)
@@ -206,10 +256,12 @@ class _Cells:
             check_choice(f"'{self.where}{name}'", value, valid)
         return value
 
-    def natural(self, name: str) -> int | None:
+    def natural(self, name: str, least: int = 1) -> int | None:
         value: int | None = self.optional(name, int)
-        if value is not None and value < 1:
-            raise StoreError(f"'{self.where}{name}' must be 1 or more, got {value!r}. Mend it.")
+        if value is not None and value < least:
+            raise StoreError(
+                f"'{self.where}{name}' must be {least} or more, got {value!r}. Mend it."
+            )
         return value
 
     def refuse_rest(self) -> None:

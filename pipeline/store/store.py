@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from sqlalchemy import Engine, func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from pipeline.artifacts import write_text
 from pipeline.errors import DataError, StoreError
 from pipeline.records import Prompt, Ranking, read_jsonl
-from pipeline.store import catalog, exchange, leasing
+from pipeline.store import catalog, exchange, leasing, submitting, tasking
 from pipeline.store.connect import connect, for_writing
+from pipeline.store.exchange import Snapshot
+from pipeline.store.importing import Importer
+from pipeline.store.leasing import LEASE, LeaseRules
 from pipeline.store.rows import JudgmentRecord, read_row, write_row
 from pipeline.store.schema import (
     AssignmentRow,
@@ -30,6 +34,9 @@ from pipeline.store.schema import (
     PromptRow,
     TaskRow,
 )
+from pipeline.store.schema_app import SnapshotRow
+from pipeline.store.showing import show_task
+from pipeline.store.tasking import Overlap, Wanted
 from pipeline.store.values import (
     SPLITS,
     Group,
@@ -41,9 +48,9 @@ from pipeline.store.values import (
     Split,
     StoredCompletion,
     Task,
+    TaskKind,
+    Written,
 )
-
-LEASE = timedelta(minutes=30)
 
 
 def utc_now() -> datetime:
@@ -100,14 +107,14 @@ class LabelStore:
         Raises:
             StoreError: if one is in the store in another split; none is added then.
         """
-        with self._write() as session:
-            now = self._clock()
+        with self.writing() as session:
+            now = self.clock()
             return sum(catalog.add_prompt(session, prompt, split, now) for prompt in prompts)
 
     def prompts(self, split: Split | None = None) -> list[Prompt]:
         """Return the prompts of a split, or of all, by id."""
         query = select(PromptRow).where(PromptRow.split.in_(_splits(split))).order_by(PromptRow.id)
-        with self._read() as session:
+        with self.reading() as session:
             return [catalog.read_prompt(row) for row in session.scalars(query)]
 
     def add_completions(
@@ -121,22 +128,60 @@ class LabelStore:
             StoreError: if the prompt is unknown, or for a text that ``reason_to_refuse`` would
                 name; none is added then.
         """
-        with self._write() as session:
-            return catalog.add_completions(session, prompt_id, completions, self._clock())
+        with self.writing() as session:
+            return catalog.add_completions(session, prompt_id, completions, self.clock())
 
     def completions(self, prompt_id: str) -> list[StoredCompletion]:
         """Return a prompt's distinct completions, by id."""
-        with self._read() as session:
+        with self.reading() as session:
             return catalog.read_completions(session, prompt_id)
 
-    def create_ranking_tasks(self, overlap: int, split: Split | None = None) -> int:
+    def create_ranking_tasks(
+        self, overlap: int, split: Split | None = None, *, held_out: int = 0
+    ) -> int:
         """Make a ranking task for each prompt with two or more completions; count the new ones.
 
         A task compares all completions that its prompt has now. Asked again, it makes only what is
-        missing, and existing tasks take the new overlap (the number of labelers wanted).
+        missing, and existing tasks take the new numbers of labelers.
+
+        Args:
+            overlap: labelers wanted a task.
+            split: of the prompts, or None for all.
+            held_out: held-out labelers wanted beside them.
+
+        Raises:
+            StoreError: if nobody is wanted.
         """
-        with self._write() as session:
-            return catalog.create_ranking_tasks(session, overlap, _splits(split), self._clock())
+        with self.writing() as session:
+            wanted = tasking.rankings_wanted(session, _splits(split))
+            return self._create(session, "ranking", wanted, Overlap(overlap, held_out))
+
+    def create_demonstration_tasks(self, overlap: int, split: Split | None = None) -> int:
+        """Make a demonstration task for each prompt without a completion; count the new ones.
+
+        Raises:
+            StoreError: if nobody is wanted.
+        """
+        with self.writing() as session:
+            wanted = tasking.demonstrations_wanted(session, _splits(split))
+            return self._create(session, "demonstration", wanted, Overlap(overlap))
+
+    def create_comparison_tasks(
+        self, stages: tuple[str, str], overlap: int, split: Split | None = None
+    ) -> int:
+        """Make a blind comparison of two stages for each prompt that both answered differently.
+
+        Raises:
+            StoreError: if nobody is wanted.
+        """
+        with self.writing() as session:
+            wanted = tasking.comparisons_wanted(session, stages, _splits(split))
+            return self._create(session, "comparison", wanted, Overlap(overlap))
+
+    def _create(
+        self, session: Session, kind: TaskKind, wanted: Iterable[Wanted], overlap: Overlap
+    ) -> int:
+        return tasking.create_tasks(session, kind, list(wanted), overlap, self.clock())
 
     def add_labeler(self, name: str, *, kind: Kind = "human", group: Group = "train") -> int:
         """Add a labeler and return the id; the same labeler again has the same id.
@@ -145,8 +190,8 @@ class LabelStore:
             StoreError: if the name belongs to another kind or group, or lacks the
                 ``SIMULATED_PREFIX`` of simulated labelers.
         """
-        with self._write() as session:
-            return catalog.add_labeler(session, name, kind, group, self._clock()).id
+        with self.writing() as session:
+            return catalog.add_labeler(session, name, kind, group, self.clock()).id
 
     def lease_task(self, labeler_id: int, duration: timedelta = LEASE) -> Task | None:
         """Give a labeler the task they hold, or one with a free place, or None if there is none.
@@ -154,41 +199,76 @@ class LabelStore:
         Raises:
             StoreError: if there is no such labeler.
         """
-        with self._write() as session:
-            return leasing.lease(session, labeler_id, duration, self._clock())
+        with self.writing() as session:
+            assignment = leasing.lease(session, labeler_id, LeaseRules(duration), self.clock())
+            return None if assignment is None else show_task(session, assignment)
 
-    def submit(self, token: str, judgment: Judgment, idempotency_key: str) -> Receipt:
-        """Store a judgment durably; the same key again changes nothing and returns the same.
+    def submit(self, token: str, work: Judgment | Written, idempotency_key: str) -> Receipt:
+        """Store a judgment or an answer durably; the same key again returns the same receipt.
 
         Raises:
-            StoreError: as ``leasing.submit`` says.
+            StoreError: if the token is unknown, or as ``submitting.submit`` says.
         """
-        with self._write() as session:
-            return leasing.submit(session, token, judgment, idempotency_key, self._clock())
+        with self.writing() as session:
+            assignment = submitting.find_leased(session, token)
+            return submitting.submit(session, assignment, work, idempotency_key, self.clock())
 
-    def rankings(self, split: Split | None = None, group: Group | None = None) -> list[Ranking]:
+    def rankings(
+        self, split: Split | None = None, group: Group | None = None, *, adjudicated: bool = True
+    ) -> list[Ranking]:
         """Return the latest judgment of each labeler on each task, in a fixed order.
 
         Completions come by id, which tells nothing of their rank. Simulated judgments are those
         whose labeler begins with ``SIMULATED_PREFIX``.
+
+        Args:
+            split: of the prompts, or None for all.
+            group: of the labelers, or None for all.
+            adjudicated: hear leads' decisions on disputed tasks; without, for measuring agreement,
+                the labelers' own judgments come back.
         """
-        with self._read() as session:
-            return exchange.read_rankings(session, split, group)
+        with self.reading() as session:
+            return exchange.read_rankings(session, split, group, adjudicated=adjudicated)
 
     def snapshot_hash(self) -> str:
-        """Return the SHA-256 that names this set of judgments; see ``exchange.hash_judgments``."""
-        with self._read() as session:
-            return exchange.hash_judgments(session)
+        """Return the SHA-256 that names the judgments that count; see ``take_snapshot``."""
+        with self.reading() as session:
+            return exchange.take_snapshot(session).hash
+
+    def record_snapshot(self) -> str:
+        """Return ``snapshot_hash``, and note in the store whose judgments are behind it."""
+        with self.reading() as session:
+            snapshot = exchange.take_snapshot(session)
+        self.note_snapshot(snapshot)
+        return snapshot.hash
+
+    def note_snapshot(self, snapshot: Snapshot) -> None:
+        """Note whose judgments are behind a hash that a manifest may name; again, nothing."""
+        with self.reading() as session:
+            if session.get(SnapshotRow, snapshot.hash) is not None:
+                return
+        # Another process may note the same at this moment.
+        with suppress(IntegrityError), self.writing() as session:
+            session.add(
+                SnapshotRow(
+                    hash=snapshot.hash,
+                    labelers=list(snapshot.labelers),
+                    judgments=snapshot.judgments,
+                    created=self.clock(),
+                )
+            )
 
     def counts(self) -> dict[str, int]:
         """Count what the store holds; ``places_*`` are judgments wanted and labelers done."""
         done = AssignmentRow.state == "done"
-        held = (AssignmentRow.state == "leased") & (AssignmentRow.lease_expires > self._clock())
+        held = (AssignmentRow.state == "leased") & (AssignmentRow.lease_expires > self.clock())
         queries = {
             "prompts": select(func.count()).select_from(PromptRow),
             "completions": select(func.count()).select_from(CompletionRow),
             "tasks": select(func.count()).select_from(TaskRow),
-            "places_wanted": select(func.coalesce(func.sum(TaskRow.overlap), 0)),
+            "places_wanted": select(
+                func.coalesce(func.sum(TaskRow.overlap + TaskRow.held_out_overlap), 0)
+            ),
             "places_done": select(func.count()).where(done),
             "places_leased": select(func.count()).where(held),
             "labelers_human": select(func.count()).where(LabelerRow.kind == "human"),
@@ -196,16 +276,24 @@ class LabelStore:
             "judgments_human": select(func.count()).where(~JudgmentRow.simulated),
             "judgments_simulated": select(func.count()).where(JudgmentRow.simulated),
         }
-        with self._read() as session:
+        with self.reading() as session:
             return {name: int(session.scalars(query).one()) for name, query in queries.items()}
 
     def export_jsonl(self, path: Path | str) -> int:
-        """Write one row a judgment, all revisions, in one step; return how many."""
-        with self._read() as session:
-            rows = [write_row(record) for record in exchange.iterate_records(session)]
+        """Write one row a judgment, all revisions, in one step; return how many.
+
+        Known answers of screening and gold tasks are rows too; excluded labelers' judgments are
+        left out.
+        """
+        rows = self.export_rows()
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_text(Path(path), "".join(lines))
         return len(rows)
+
+    def export_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of ``export_jsonl``."""
+        with self.reading() as session:
+            return [write_row(record) for record in exchange.iterate_records(session)]
 
     def import_jsonl(
         self, path: Path | str, *, split: Split = "train", source: str | None = None
@@ -234,6 +322,9 @@ class LabelStore:
     ) -> ImportCount:
         """Add plain rankings of another source, all or none; their ranks may have gaps.
 
+        Where a labeler's name stands at two rankings of the same completions, the later one is
+        kept as a repeat, which tells whether they agree with themselves, and is not trained on.
+
         Raises:
             DataError: naming the source and the 1-based ranking that is malformed or contradicts
                 the store.
@@ -247,7 +338,7 @@ class LabelStore:
             )
             for number, ranking in enumerate(rankings, start=1)
         )
-        return self._import(rows, source, source, split)
+        return self._import(rows, source, source, split, revises=False)
 
     def _import(
         self,
@@ -255,10 +346,12 @@ class LabelStore:
         where: str,
         source: str,
         split: Split,
+        *,
+        revises: bool = True,
     ) -> ImportCount:
         added = total = 0
-        with self._write() as session:
-            importer = exchange.Importer(session, source, split, self._clock())
+        with self.writing() as session:
+            importer = Importer(session, source, split, self.clock(), revises)
             for line, parse in rows:
                 try:
                     added += importer.add(parse())
@@ -267,13 +360,19 @@ class LabelStore:
                 total += 1
         return ImportCount(added, total - added)
 
+    def clock(self) -> datetime:
+        """Return the store's time, in UTC."""
+        return self._clock()
+
     @contextmanager
-    def _read(self) -> Iterator[Session]:
+    def reading(self) -> Iterator[Session]:
+        """Open a session that only reads."""
         with Session(self._engine) as session:
             yield session
 
     @contextmanager
-    def _write(self) -> Iterator[Session]:
+    def writing(self) -> Iterator[Session]:
+        """Open a session that writes, all of it or nothing."""
         with Session(for_writing(self._engine)) as session, session.begin():
             yield session
 
