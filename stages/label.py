@@ -11,9 +11,17 @@ from pipeline.config.run import RunConfig
 from pipeline.config.sampling import SampleSection
 from pipeline.data import hash_sources
 from pipeline.errors import RunError
-from pipeline.labeling import gold_accuracy, import_rankings, open_store, simulate
+from pipeline.labeling import (
+    gold_accuracy,
+    import_completions,
+    import_rankings,
+    make_tasks,
+    open_store,
+    simulate,
+)
 from pipeline.runs import open_stage
 from pipeline.store import LabelStore
+from pipeline.store.oversight import Oversight
 from pipeline.world import World
 from stages.entry import join_crew, run_stage_module
 
@@ -31,7 +39,7 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
         config,
         name,
         parents=["sample"] if sampled else [],
-        sources=hash_sources(section.imports, config.seed),
+        sources=hash_sources([*section.imports, *section.completions], config.seed),
         crew=crew,
         force=force,
     ) as stage:
@@ -43,15 +51,15 @@ def _gather(config: RunConfig, section: LabelSection) -> dict[str, Any]:
     """Fill the store, and return what it holds and how far its labelers agree."""
     with open_store(config) as store:
         imported = import_rankings(store, section.imports, config)
+        import_completions(store, section.completions, config)
         if section.simulated:
             simulate(store, World(config.seed), section, config.seed)
         else:
-            store.create_ranking_tasks(section.overlap, "train")
-            store.create_ranking_tasks(section.validation_overlap, "validation")
+            make_tasks(store, section)
         counts = store.counts()
         if counts["judgments_human"] + counts["judgments_simulated"] == 0:
             raise RunError(_ask_for_judgments(counts["tasks"]))
-        snapshot = store.snapshot_hash()
+        snapshot = Oversight(store).record_snapshot()
         return {
             **counts,
             "imported": imported,
@@ -63,19 +71,19 @@ def _gather(config: RunConfig, section: LabelSection) -> dict[str, Any]:
 def _ask_for_judgments(tasks: int) -> str:
     if tasks:
         return (
-            f"The label store has {tasks} tasks and no judgment yet. "
-            "Let people label them, list label.imports, or set label.simulated."
+            f"The label store has {tasks} tasks and no judgment yet. Let people label them "
+            "('steerline serve CONFIG'), list label.imports, or set label.simulated."
         )
     return (
         "The label store has nothing to judge and no judgment. Set sample.prompts and run "
-        "'steerline sample CONFIG --force', or list label.imports."
+        "'steerline sample CONFIG --force', or list label.completions or label.imports."
     )
 
 
 def _measure(store: LabelStore, section: LabelSection, seed: int) -> dict[str, Any]:
     figures: dict[str, Any] = {"simulated": bool(section.simulated)}
     agreement = pairwise_agreement(
-        store.rankings("validation"), ties=True, bootstrap=Bootstrap(seed=seed)
+        store.rankings("validation", adjudicated=False), ties=True, bootstrap=Bootstrap(seed=seed)
     )
     if agreement is not None:
         figures["labeler_agreement"] = agreement.value

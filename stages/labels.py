@@ -1,11 +1,17 @@
-"""Take labels out of a run's store, bring them in, and measure how far the labelers agree."""
+"""Work on a run's label store from the command line.
+
+Labels go out and come in, labelers' agreement is measured, and reward models choose what people
+should rank next. Torch is loaded by ``score`` alone.
+"""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,10 +24,15 @@ from pipeline.agreement import (
     pairwise_agreement,
     rating_alpha,
 )
+from pipeline.config.label import LabelSection
+from pipeline.config.reward import RewardSection
 from pipeline.config.run import RunConfig, load_config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RunError
 from pipeline.labeling import store_url
+from pipeline.runs import hash_parent, model_of
+from pipeline.selection import choose, disagreement
 from pipeline.store import SIMULATED_PREFIX, LabelStore
+from pipeline.store.oversight import Oversight
 from pipeline.store.values import SPLITS, Split
 from stages.entry import CONFIG_HELP, OVERRIDE_HELP, Parser
 
@@ -32,35 +43,65 @@ def main(argv: Sequence[str]) -> None:
     Raises:
         SteerlineError: for wrong arguments, an unusable store, or a malformed file.
     """
-    parser = Parser("steerline labels", "Export or import judgments, or measure agreement.")
+    parser = Parser(
+        "steerline labels", "Export or import judgments, measure agreement, choose what to rank."
+    )
     parser.add_argument(
         "action",
-        choices=("export", "import", "agreement"),
-        help="write every judgment as JSONL; add those of a JSONL; measure agreement",
+        choices=("export", "import", "agreement", "score", "select"),
+        help="write every judgment as JSONL; add those of a JSONL; measure agreement; let reward "
+        "models score the completions; make ranking tasks where they disagree",
     )
     parser.add_argument("config", metavar="CONFIG", type=Path, help=CONFIG_HELP)
     parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=OVERRIDE_HELP)
     parser.add_argument("--file", type=Path, help="the JSONL; by default <run_dir>/labels.jsonl")
     parser.add_argument(
+        "--demonstrations",
+        metavar="FILE",
+        type=Path,
+        help="export: write the answers that leads accepted, and judgments only with --file",
+    )
+    parser.add_argument(
         "--split", choices=SPLITS, help="import: of rows that name none (train); agreement: only it"
+    )
+    parser.add_argument(
+        "--models", default="reward", help="score, select: reward stages, with commas (reward)"
+    )
+    parser.add_argument("--tasks", type=int, default=100, help="select: how many (100)")
+    parser.add_argument(
+        "--random", type=float, default=0.3, help="select: share drawn at random (0.3)"
     )
     given = parser.parse_intermixed_args(argv)
     config = load_config(given.config, given.overrides)
     file = given.file or config.run_dir / "labels.jsonl"
+    if given.demonstrations is not None and given.action != "export":
+        raise ConfigError("--demonstrations must come with export. Leave it out.")
     if given.action == "export":
-        _export(config, file)
+        _export(config, given.file if given.demonstrations else file, given.demonstrations)
     elif given.action == "import":
         _import(config, file, given.split or "train")
-    else:
+    elif given.action == "agreement":
         _measure(config, given.split)
+    elif given.action == "score":
+        _score(config, given.models.split(","), given.split)
+    else:
+        _select(config, given.models.split(","), given.tasks, given.random)
 
 
-def _export(config: RunConfig, file: Path) -> None:
-    if not file.parent.is_dir():
-        raise ConfigError(f"--file must lie in a folder that exists, got {str(file)!r}. Make it.")
+def _export(config: RunConfig, file: Path | None, demonstrations: Path | None) -> None:
+    for option, path in (("--file", file), ("--demonstrations", demonstrations)):
+        if path is not None and not path.parent.is_dir():
+            raise ConfigError(
+                f"{option} must lie in a folder that exists, got {str(path)!r}. Make it."
+            )
     with LabelStore.open(store_url(config), create=False) as store:
-        count = store.export_jsonl(file)
-    sys.stdout.write(f"{count} judgments written to {file}\n")
+        oversight = Oversight(store)
+        if file is not None:
+            count = oversight.export_judgments(file)
+            sys.stdout.write(f"{count} judgments written to {file}\n")
+        if demonstrations is not None:
+            count = oversight.export_demonstrations(demonstrations)
+            sys.stdout.write(f"{count} demonstrations written to {demonstrations}\n")
 
 
 def _import(config: RunConfig, file: Path, split: Split) -> None:
@@ -72,7 +113,7 @@ def _import(config: RunConfig, file: Path, split: Split) -> None:
 
 def _measure(config: RunConfig, split: Split | None) -> None:
     with LabelStore.open(store_url(config), create=False) as store:
-        rankings = store.rankings(split)
+        rankings = store.rankings(split, adjudicated=False)
     bootstrap = Bootstrap(seed=config.seed)
     rows = {
         "pairwise agreement, a tie is half": pairwise_agreement(
@@ -90,6 +131,63 @@ def _measure(config: RunConfig, split: Split | None) -> None:
     title = f"{len(rankings)} judgments, {simulated} of them by simulated labelers"
     width = None if sys.stdout.isatty() else 100
     Console(width=width, file=sys.stdout).print(_tabulate(title, rows))
+
+
+def _score(config: RunConfig, stages: Sequence[str], split: Split | None) -> None:
+    models = {stage: _reward_model(config, stage) for stage in stages}
+    scoring = importlib.import_module("pipeline.scoring")
+    with LabelStore.open(store_url(config), create=False) as store:
+        for stage, (checkpoint, model) in models.items():
+            count = scoring.score_store(store, stage, checkpoint, model, split)
+            sys.stdout.write(f"{stage}: {count} completions scored\n")
+
+
+def _select(config: RunConfig, stages: Sequence[str], tasks: int, random_share: float) -> None:
+    if tasks < 1:
+        raise ConfigError(f"--tasks must be 1 or more, got {tasks}. Ask for some.")
+    if not 0 <= random_share <= 1:
+        raise ConfigError(f"--random must lie in [0, 1], got {random_share}. Use 0.3.")
+    checkpoints = [_reward_model(config, stage)[0] for stage in stages]
+    section = config.section("label", LabelSection)
+    with LabelStore.open(store_url(config), create=False) as store:
+        found = store.candidates(checkpoints, "train")
+        scored = [item for item in found if len(item.scores) == len(checkpoints)]
+        if not scored:
+            raise RunError(
+                f"No scored prompt waits to become a task ({len(found)} unscored). Run "
+                "'steerline sample CONFIG' for new prompts and 'steerline labels score CONFIG'."
+            )
+        uncertainty = [disagreement(np.array(list(item.scores.values()))) for item in scored]
+        chosen = choose(uncertainty, tasks, random_share, config.seed)
+        made = store.create_selected_tasks(
+            (
+                (
+                    scored[item.index],
+                    {
+                        "policy": item.policy,
+                        "propensity": item.propensity,
+                        "disagreement": uncertainty[item.index],
+                        "checkpoints": checkpoints,
+                    },
+                )
+                for item in chosen
+            ),
+            section.overlap,
+        )
+    drawn = sum(item.policy == "random" for item in chosen)
+    mean = sum(uncertainty) / len(uncertainty)
+    best = sum(uncertainty[item.index] for item in chosen) / len(chosen)
+    sys.stdout.write(
+        f"{made} tasks of {len(scored)} scored prompts, {drawn} of them at random; "
+        f"mean disagreement {best:.4f}, of all {mean:.4f}\n"
+    )
+
+
+def _reward_model(config: RunConfig, stage: str) -> tuple[str, Path]:
+    """Return the hash that names a finished reward stage, and its model's folder."""
+    config.section(stage, RewardSection)
+    model = model_of(config, stage)
+    return hash_parent(config, "labels", stage), model
 
 
 def _tabulate(title: str, rows: dict[str, Estimate | None]) -> Table:

@@ -76,7 +76,7 @@ def set_known(
             breaks a rule of judgments.
     """
     check_choice("purpose", purpose, ("screening", "gold"))
-    task = _get_task(session, task_id)
+    task = get_task(session, task_id, lock=True)
     if task.kind != "ranking" or task.purpose == "repeat":
         raise StoreError(
             f"Task {task_id} must be a ranking to have a known answer, got a "
@@ -102,7 +102,7 @@ def release_known(session: Session, task_id: str) -> None:
     if row is None:
         raise StoreError(f"Task {task_id!r} must have a known answer. Choose one from the list.")
     session.delete(row)
-    _set_purpose(session, _get_task(session, task_id), "work")
+    _set_purpose(session, get_task(session, task_id, lock=True), "work")
 
 
 def review(
@@ -173,7 +173,7 @@ def adjudicate(
         )
     _check_note("adjudication.comment", comment)
     _check_lead(session, account_id)
-    task = _get_task(session, task_id)
+    task = get_task(session, task_id, lock=True)
     judged = select(JudgmentRow.id).join(JudgmentRow.assignment)
     nobody = session.scalar(judged.where(AssignmentRow.task_id == task_id).limit(1)) is None
     if nobody or (task.kind, task.purpose) != ("ranking", "work"):
@@ -262,8 +262,13 @@ def _set_purpose(session: Session, task: TaskRow, purpose: str) -> None:
     mark_open(session, TaskRow.id == task.id)
 
 
-def _get_task(session: Session, task_id: str) -> TaskRow:
-    task = session.get(TaskRow, task_id, with_for_update=True)
+def get_task(session: Session, task_id: str, *, lock: bool = False) -> TaskRow:
+    """Return a task, its row held if ``lock``.
+
+    Raises:
+        StoreError: if there is no such task.
+    """
+    task = session.get(TaskRow, task_id, with_for_update=lock)
     if task is None:
         raise StoreError(f"No task {task_id!r} in the label store. Choose one from the list.")
     return task

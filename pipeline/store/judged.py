@@ -156,15 +156,17 @@ def read_judged(session: Session, *where: ColumnElement[bool], newest: bool = Tr
     if newest:
         query = query.where(JudgmentRow.revision == first_and_last.c.last)
     excluded = excluded_labelers(session)
-    read_task = _task_reader()
-    return [_read(row, first, excluded, read_task) for row, first in session.execute(query)]
+    read = _task_reader()
+    return [_read(row, first, excluded, read) for row, first in session.execute(query)]
 
 
 def count_changes(session: Session) -> tuple[int, int, int]:
     """Return numbers that stay the same only while ``read_judged`` would give the same again."""
     newest = session.scalars(select(func.coalesce(func.max(JudgmentRow.id), 0))).one()
-    away = session.scalars(select(func.count()).where(TaskRow.purpose != "work")).one()
-    return newest, away, hash(frozenset(excluded_labelers(session)))
+    aside = session.execute(
+        select(TaskRow.id, TaskRow.purpose).where(TaskRow.purpose.in_(("screening", "gold")))
+    )
+    return newest, hash(frozenset(map(tuple, aside))), hash(excluded_labelers(session))
 
 
 def was_presented(row: AssignmentRow, judgment: JudgmentRow) -> bool:
@@ -175,17 +177,22 @@ def was_presented(row: AssignmentRow, judgment: JudgmentRow) -> bool:
     return judgment.interface is not None or row.lease_expires > row.created
 
 
+def read_task(task: TaskRow) -> tuple[Prompt, tuple[Output, ...]]:
+    """Return a task's prompt, and its outputs by id."""
+    outputs = tuple(
+        Output(row.id, row.text, tuple(dict.fromkeys(source.stage for source in row.sources)))
+        for row in task.completions
+    )
+    return read_prompt(task.prompt), outputs
+
+
 def _task_reader() -> Callable[[TaskRow], tuple[Prompt, tuple[Output, ...]]]:
     """Return a function that makes one record of each prompt and output, however often judged."""
     known: dict[str, tuple[Prompt, tuple[Output, ...]]] = {}
 
     def read(task: TaskRow) -> tuple[Prompt, tuple[Output, ...]]:
         if task.id not in known:
-            outputs = tuple(
-                Output(row.id, row.text, tuple(dict.fromkeys(s.stage for s in row.sources)))
-                for row in task.completions
-            )
-            known[task.id] = read_prompt(task.prompt), outputs
+            known[task.id] = read_task(task)
         return known[task.id]
 
     return read
@@ -195,12 +202,12 @@ def _read(
     row: JudgmentRow,
     first: datetime,
     excluded: frozenset[int],
-    read_task: Callable[[TaskRow], tuple[Prompt, tuple[Output, ...]]],
+    read: Callable[[TaskRow], tuple[Prompt, tuple[Output, ...]]],
 ) -> Judged:
     assignment = row.assignment
     task: TaskRow = assignment.task
     labeler: LabelerRow = assignment.labeler
-    prompt, outputs = read_task(task)
+    prompt, outputs = read(task)
     ids = [output.id for output in outputs]
     shown = was_presented(assignment, row)
     return Judged(

@@ -7,6 +7,7 @@ What is read for training hears the decisions (``pipeline.store.exchange``,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 
 from pipeline.artifacts import hash_file
 from pipeline.errors import StoreError
-from pipeline.records import write_jsonl
+from pipeline.records import Prompt, write_jsonl
 from pipeline.store import deciding, standing
 from pipeline.store.answers import Answer, answer_rows, read_answers
 from pipeline.store.decisions import (
@@ -25,9 +26,9 @@ from pipeline.store.decisions import (
     newest_adjudications,
     read_known,
 )
-from pipeline.store.exchange import Snapshot
+from pipeline.store.exchange import Snapshot, take_snapshot
 from pipeline.store.inbox import Dispute, InboxRules, find_disputes
-from pipeline.store.judged import Judged, count_changes, read_judged
+from pipeline.store.judged import Judged, Output, count_changes, read_judged, read_task
 from pipeline.store.schema_app import InstructionsRow, SnapshotRow
 from pipeline.store.standing import Person, Queue, Report
 from pipeline.store.store import LabelStore
@@ -141,6 +142,17 @@ class Oversight:
             now = self._store.clock()
             deciding.review(session, demonstration_id, account_id, verdict, score, comment, now)
 
+    def export_judgments(self, path: Path | str) -> int:
+        """Write the judgments of labelers who are not excluded; return how many.
+
+        The file's hash is noted as a snapshot, so that a model trained on it can be found when one
+        of its labelers is removed.
+        """
+        count = self._store.export_jsonl(path)
+        names = {judged.labeler for judged in self.judged() if not judged.excluded}
+        self.note_snapshot(Snapshot(hash_file(Path(path)), tuple(sorted(names)), count))
+        return count
+
     def export_demonstrations(self, path: Path | str) -> int:
         """Write the answers that may be trained on as ``messages`` rows; return how many.
 
@@ -150,14 +162,21 @@ class Oversight:
         accepted = [answer for answer in self.answers() if answer.trainable]
         count = write_jsonl(path, answer_rows(accepted))
         names = tuple(sorted({answer.labeler for answer in accepted}))
-        self._store.note_snapshot(Snapshot(hash_file(Path(path)), names, count))
+        self.note_snapshot(Snapshot(hash_file(Path(path)), names, count))
         return count
 
-    def inbox(self, rules: InboxRules | None = None) -> list[Dispute]:
-        """Return the tasks whose judgments a lead should look at, with the reasons."""
+    def inbox(
+        self, rules: InboxRules | None = None, judged: Sequence[Judged] | None = None
+    ) -> list[Dispute]:
+        """Return the tasks whose judgments a lead should look at, with the reasons.
+
+        Args:
+            rules: what makes a task come.
+            judged: the newest judgments, where they were read already.
+        """
         with self._store.reading() as session:
             return find_disputes(
-                read_judged(session),
+                read_judged(session) if judged is None else judged,
                 standing.read_scores(session),
                 newest_adjudications(session),
                 rules or InboxRules(),
@@ -268,6 +287,42 @@ class Oversight:
         """
         with self._store.writing() as session:
             deciding.resolve(session, report_id)
+
+    def snapshot(self) -> Snapshot:
+        """Return what a reward model would be trained on now."""
+        with self._store.reading() as session:
+            return take_snapshot(session)
+
+    def task(self, task_id: str) -> tuple[Prompt, tuple[Output, ...]]:
+        """Return a task's prompt and outputs, by id.
+
+        Raises:
+            StoreError: if there is no such task.
+        """
+        with self._store.reading() as session:
+            return read_task(deciding.get_task(session, task_id))
+
+    def record_snapshot(self) -> str:
+        """Return the store's ``snapshot_hash``, and note whose judgments are behind it."""
+        snapshot = self.snapshot()
+        self.note_snapshot(snapshot)
+        return snapshot.hash
+
+    def note_snapshot(self, snapshot: Snapshot) -> None:
+        """Note whose judgments are behind a hash that a manifest may name; again, nothing."""
+        with self._store.reading() as session:
+            if session.get(SnapshotRow, snapshot.hash) is not None:
+                return
+        # Another process may note the same at this moment.
+        with suppress(IntegrityError), self._store.writing() as session:
+            session.add(
+                SnapshotRow(
+                    hash=snapshot.hash,
+                    labelers=list(snapshot.labelers),
+                    judgments=snapshot.judgments,
+                    created=self._store.clock(),
+                )
+            )
 
     def snapshots(self) -> dict[str, frozenset[str]]:
         """Return the labelers behind every set of labels that was used, by its hash."""

@@ -13,16 +13,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from pipeline.errors import StoreError, nearest
 from pipeline.records import ROLES, Message, Prompt, Ranking
 from pipeline.store.values import (
     FINISH_REASONS,
     GROUPS,
-    PURPOSES,
     SPLITS,
     Provenance,
+    Purpose,
     SampledCompletion,
     check_choice,
     dense_ranks,
@@ -113,6 +113,7 @@ class JudgmentRecord:
         )
 
 
+PURPOSES: tuple[str, ...] = get_args(Purpose)
 # Left out of a row where they say nothing, as in the files of before they were asked.
 OPTIONAL = {
     "kind": "ranking",
@@ -311,10 +312,15 @@ def _read_completion(
     cells.required("text")
     sources = cells.items("sources", dict) or ()
     cells.refuse_rest()
-    return text, tuple(map(_read_source, sources)) or (Provenance(stage=source),)
+    return text, tuple(map(read_source, sources)) or (Provenance(stage=source),)
 
 
-def _read_source(value: dict[str, Any]) -> Provenance:
+def read_source(value: Mapping[str, Any]) -> Provenance:
+    """Parse the JSON of one provenance.
+
+    Raises:
+        StoreError: naming the field and the rule that it breaks.
+    """
     cells = _Cells(value, "completions.sources.")
     cells.required("stage")
     provenance = Provenance(

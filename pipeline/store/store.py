@@ -6,23 +6,22 @@ People's judgments and simulated ones take the same path: ``lease_task``, then `
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import Engine, func, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from pipeline.artifacts import write_text
 from pipeline.errors import DataError, StoreError
 from pipeline.records import Prompt, Ranking, read_jsonl
-from pipeline.store import catalog, exchange, leasing, submitting, tasking
+from pipeline.store import candidates, catalog, exchange, leasing, submitting, tasking
+from pipeline.store.candidates import Candidate
 from pipeline.store.connect import connect, for_writing
-from pipeline.store.exchange import Snapshot
 from pipeline.store.importing import Importer
 from pipeline.store.leasing import LEASE, LeaseRules
 from pipeline.store.rows import JudgmentRecord, read_row, write_row
@@ -34,11 +33,11 @@ from pipeline.store.schema import (
     PromptRow,
     TaskRow,
 )
-from pipeline.store.schema_app import SnapshotRow
 from pipeline.store.showing import show_task
 from pipeline.store.tasking import Overlap, Wanted
 from pipeline.store.values import (
     SPLITS,
+    Choice,
     Group,
     ImportCount,
     Judgment,
@@ -183,6 +182,28 @@ class LabelStore:
     ) -> int:
         return tasking.create_tasks(session, kind, list(wanted), overlap, self.clock())
 
+    def unscored(self, checkpoint: str, split: Split | None = None) -> list[tuple[Prompt, Choice]]:
+        """Return each completion that a reward model has not scored, with its prompt, by id."""
+        with self.reading() as session:
+            return candidates.unscored(session, checkpoint, _splits(split))
+
+    def add_scores(self, stage: str, checkpoint: str, scores: Mapping[str, float]) -> None:
+        """Keep a reward model's centred scores by completion id."""
+        with self.writing() as session:
+            candidates.add_scores(session, stage, checkpoint, scores, self.clock())
+
+    def candidates(self, checkpoints: Sequence[str], split: Split | None = None) -> list[Candidate]:
+        """Return the prompts that could be ranked and are no task yet, with their scores."""
+        with self.reading() as session:
+            return candidates.read_candidates(session, checkpoints, _splits(split))
+
+    def create_selected_tasks(
+        self, chosen: Iterable[tuple[Candidate, Mapping[str, Any]]], overlap: int
+    ) -> int:
+        """Make ranking tasks of chosen candidates, each with how it was chosen; count them."""
+        with self.writing() as session:
+            return candidates.add_selected(session, chosen, Overlap(overlap), self.clock())
+
     def add_labeler(self, name: str, *, kind: Kind = "human", group: Group = "train") -> int:
         """Add a labeler and return the id; the same labeler again has the same id.
 
@@ -234,29 +255,6 @@ class LabelStore:
         """Return the SHA-256 that names the judgments that count; see ``take_snapshot``."""
         with self.reading() as session:
             return exchange.take_snapshot(session).hash
-
-    def record_snapshot(self) -> str:
-        """Return ``snapshot_hash``, and note in the store whose judgments are behind it."""
-        with self.reading() as session:
-            snapshot = exchange.take_snapshot(session)
-        self.note_snapshot(snapshot)
-        return snapshot.hash
-
-    def note_snapshot(self, snapshot: Snapshot) -> None:
-        """Note whose judgments are behind a hash that a manifest may name; again, nothing."""
-        with self.reading() as session:
-            if session.get(SnapshotRow, snapshot.hash) is not None:
-                return
-        # Another process may note the same at this moment.
-        with suppress(IntegrityError), self.writing() as session:
-            session.add(
-                SnapshotRow(
-                    hash=snapshot.hash,
-                    labelers=list(snapshot.labelers),
-                    judgments=snapshot.judgments,
-                    created=self.clock(),
-                )
-            )
 
     def counts(self) -> dict[str, int]:
         """Count what the store holds; ``places_*`` are judgments wanted and labelers done."""

@@ -251,12 +251,12 @@ def test_exclusions_that_cannot_be_are_refused(oversight: Oversight) -> None:
 def test_a_snapshot_names_whose_judgments_count(
     store: LabelStore, oversight: Oversight, lead: int, tasks: list[Task]
 ) -> None:
-    first = store.record_snapshot()
+    first = oversight.record_snapshot()
     assert first == store.snapshot_hash()
-    assert store.record_snapshot() == first
+    assert oversight.record_snapshot() == first
     oversight.adjudicate(tasks[0].id, lead, "replaced", ranks_of(tasks[0], "0>1>2"))
     oversight.exclude("bob", "left", "lena")
-    second = store.record_snapshot()
+    second = oversight.record_snapshot()
     assert oversight.snapshots() == {first: {"ada", "bob"}, second: {"ada", "lena"}}
 
 
