@@ -26,7 +26,9 @@ Cells = list[str | int]
 NONE = "–"
 TIME = "%Y-%m-%d %H:%M"
 
-QUEUE = ("Kind", "Purpose", "Split", "Tasks", "Open", "Labelers wanted", "Done", "In hand")
+QUEUE = (
+    *("Kind", "Purpose", "Split", "Tasks", "Open", "Covered", "Labelers wanted", "Done", "In hand"),
+)
 MEASURES = ("Measure", "Value", "From", "To", "Prompts", "Counted")
 FLAGS = ("Question", "Share of yes", "Alpha", "AC1", "Prompts", "Answers")
 WINS = ("Stage", "Against", "Preferred", "From", "To", "Prompts", "Comparisons")
@@ -45,7 +47,12 @@ JUDGMENTS = (
 def queue_rows(queue: Iterable[Queue]) -> list[Cells]:
     """Write how far the tasks are."""
     return [
-        [one.kind, one.purpose, one.split, one.tasks, one.open, one.wanted, one.done, one.held]
+        [
+            *(one.kind, one.purpose, one.split, one.tasks, one.open),
+            # Tasks with a known answer are given to everybody: they are never covered.
+            f"{1 - one.open / one.tasks:.0%}" if one.purpose == "work" else NONE,
+            *(one.wanted, one.done, one.held),
+        ]
         for one in queue
     ]
 

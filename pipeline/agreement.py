@@ -27,6 +27,8 @@ Floats = NDArray[np.float64]
 Metric = Literal["nominal", "ordinal", "interval"]
 
 RATING_VALUES = np.arange(1.0, 8.0)
+PORTION = 4_000_000
+"""Weights that a bootstrap holds at a time."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,13 @@ class Bootstrap:
         """
         rng = np.random.default_rng(self.seed)
         prompts = len(tallies)
-        weights = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=self.samples)
-        totals = np.tensordot(weights.astype(np.float64), tallies, axes=1)
-        values = np.array([statistic(total) for total in totals])
+        values: list[float] = []
+        while len(values) < self.samples:
+            # In portions, for a weight a prompt and resample is much memory in large stores.
+            size = min(self.samples - len(values), max(1, PORTION // prompts))
+            weights = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=size)
+            totals = np.tensordot(weights.astype(np.float64), tallies, axes=1)
+            values += [statistic(total) for total in totals]
         tail = (1 - self.level) / 2
         low, high = np.nanquantile(values, [tail, 1 - tail])
         return float(low), float(high)
@@ -113,19 +119,31 @@ def pairwise_agreement(
 
 
 def labeler_agreement(
-    rankings: Iterable[Ranking], *, ties: bool, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
+    rankings: Iterable[Ranking],
+    *,
+    ties: bool,
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    only: str | None = None,
 ) -> dict[str, Estimate]:
     """Estimate each named labeler's pairwise agreement with all others, by name.
 
     Labelers who share no comparison with anyone are left out.
+
+    Args:
+        rankings: as ``pairwise_agreement`` takes them.
+        ties: whether comparisons in which a labeler tied count.
+        bootstrap: how to draw the intervals.
+        only: estimate this labeler's alone.
     """
     by_name: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for group in _by_prompt(rankings):
         counts: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for pair in _labeler_pairs(group):
-            count = _count_pairs(*pair, ties=ties)
-            for name in {item.labeler for item in pair if item.labeler}:
-                counts[name].append(count)
+            names = {item.labeler for item in pair if item.labeler and only in (None, item.labeler)}
+            if names:
+                count = _count_pairs(*pair, ties=ties)
+                for name in names:
+                    counts[name].append(count)
         for name, found in counts.items():
             by_name[name].append(_sum_pairs(found))
     estimates = {name: estimate_ratio(by_name[name], bootstrap) for name in sorted(by_name)}

@@ -128,20 +128,26 @@ def measure_labelers(
 ) -> list[LabelerQuality]:
     """Measure every labeler, by name.
 
+    Those whose work was taken out of training are measured too, and are nobody else's measure.
+
     Args:
         judged: all judgments, of any purpose.
         known: the answers of gold and screening tasks, by task.
         bootstrap: how to draw the intervals.
     """
     work = [item for item in judged if item.purpose == "work"]
-    others = labeler_agreement((item.ranking for item in work), ties=True, bootstrap=bootstrap)
-    tasks = _by(work, lambda item: item.task)
+    crowd = [item for item in work if not item.excluded]
+    others = labeler_agreement((item.ranking for item in crowd), ties=True, bootstrap=bootstrap)
+    tasks = _by(crowd, lambda item: item.task)
     repeated = _pair_repeats(judged)
     found = []
     for name, own in sorted(_by(judged, lambda item: item.labeler).items()):
         done = [item for item in own if item.purpose == "work"]
         prompts = {item.prompt.id for item in done}
-        elsewhere = [item for item in work if item.labeler != name and item.prompt.id in prompts]
+        elsewhere = [item for item in crowd if item.labeler != name and item.prompt.id in prompts]
+        if own[0].excluded:
+            shown = (item.ranking for item in (*crowd, *done))
+            others |= labeler_agreement(shown, ties=True, bootstrap=bootstrap, only=name)
         seconds = [item.active_seconds for item in own if item.active_seconds is not None]
         found.append(
             LabelerQuality(
@@ -339,7 +345,7 @@ def _hurry(
         if item.assignment in paces:
             both = [
                 count_agreed(item.ranks, other.ranks, ties=True)
-                for other in tasks[item.task]
+                for other in tasks.get(item.task, ())
                 if other.labeler != item.labeler
             ]
             fast = paces[item.assignment] <= middle

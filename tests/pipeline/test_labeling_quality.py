@@ -198,6 +198,19 @@ def test_hurry_is_the_fast_halfs_agreement_less_the_slow_halfs() -> None:
     assert found.low <= found.value <= found.high
 
 
+def test_a_removed_labeler_is_measured_but_measures_nobody() -> None:
+    items = [
+        judged(name, ranks, prompt=f"p{i}", excluded=name == "cyd", active_seconds=float(i))
+        for i in range(4)
+        for name, ranks in (("ada", (1, 2)), ("bob", (1, 2)), ("cyd", (2, 1)))
+    ]
+    with_cyd, without = quality(*items), quality(*(one for one in items if not one.excluded))
+    for name in ("ada", "bob"):
+        assert with_cyd[name] == without[name]
+    assert (with_cyd["cyd"].others.value, with_cyd["cyd"].others.count) == (0.0, 8)
+    assert with_cyd["cyd"].hurry.value == 0.0
+
+
 def test_only_ordinary_work_tells_how_far_labelers_agree() -> None:
     items = [
         judged("ada", (1, 2)),
