@@ -27,6 +27,8 @@ Floats = NDArray[np.float64]
 Metric = Literal["nominal", "ordinal", "interval"]
 
 RATING_VALUES = np.arange(1.0, 8.0)
+PORTION = 4_000_000
+"""Weights that a bootstrap holds at a time."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,13 @@ class Bootstrap:
         """
         rng = np.random.default_rng(self.seed)
         prompts = len(tallies)
-        weights = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=self.samples)
-        totals = np.tensordot(weights.astype(np.float64), tallies, axes=1)
-        values = np.array([statistic(total) for total in totals])
+        values: list[float] = []
+        while len(values) < self.samples:
+            # In portions, for a weight a prompt and resample is much memory in large stores.
+            size = min(self.samples - len(values), max(1, PORTION // prompts))
+            weights = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=size)
+            totals = np.tensordot(weights.astype(np.float64), tallies, axes=1)
+            values += [statistic(total) for total in totals]
         tail = (1 - self.level) / 2
         low, high = np.nanquantile(values, [tail, 1 - tail])
         return float(low), float(high)
@@ -105,35 +111,43 @@ def pairwise_agreement(
     Returns:
         The estimate, or None where no two labelers judged the same comparison.
     """
-    groups = _by_prompt(rankings)
-    tallies = np.array([_pair_tally(_labeler_pairs(group), ties=ties) for group in groups])
-    return _estimate_ratio(tallies, bootstrap)
+    tallies = [
+        _sum_pairs((_count_pairs(a, b, ties=ties) for a, b in _labeler_pairs(group)))
+        for group in _by_prompt(rankings)
+    ]
+    return estimate_ratio(tallies, bootstrap)
 
 
 def labeler_agreement(
-    rankings: Iterable[Ranking], *, ties: bool, bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
+    rankings: Iterable[Ranking],
+    *,
+    ties: bool,
+    bootstrap: Bootstrap = DEFAULT_BOOTSTRAP,
+    only: str | None = None,
 ) -> dict[str, Estimate]:
     """Estimate each named labeler's pairwise agreement with all others, by name.
 
     Labelers who share no comparison with anyone are left out.
+
+    Args:
+        rankings: as ``pairwise_agreement`` takes them.
+        ties: whether comparisons in which a labeler tied count.
+        bootstrap: how to draw the intervals.
+        only: estimate this labeler's alone.
     """
-    groups = _by_prompt(rankings)
-    names = sorted({item.labeler for group in groups for item in group if item.labeler})
-    estimates = {}
-    for name in names:
-        tallies = np.array(
-            [
-                _pair_tally(
-                    (pair for pair in _labeler_pairs(group) if name in {p.labeler for p in pair}),
-                    ties=ties,
-                )
-                for group in groups
-            ]
-        )
-        estimate = _estimate_ratio(tallies, bootstrap)
-        if estimate is not None:
-            estimates[name] = estimate
-    return estimates
+    by_name: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for group in _by_prompt(rankings):
+        counts: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for pair in _labeler_pairs(group):
+            names = {item.labeler for item in pair if item.labeler and only in (None, item.labeler)}
+            if names:
+                count = _count_pairs(*pair, ties=ties)
+                for name in names:
+                    counts[name].append(count)
+        for name, found in counts.items():
+            by_name[name].append(_sum_pairs(found))
+    estimates = {name: estimate_ratio(by_name[name], bootstrap) for name in sorted(by_name)}
+    return {name: found for name, found in estimates.items() if found is not None}
 
 
 def mean_kendall_tau(
@@ -148,7 +162,7 @@ def mean_kendall_tau(
     Returns:
         The estimate, ``count`` being pairs of rankings, or None where there is no such pair.
     """
-    tallies = []
+    tallies: list[tuple[float, float]] = []
     for group in _by_prompt(rankings):
         total, pairs = 0.0, 0
         for first, second in _labeler_pairs(group):
@@ -157,7 +171,7 @@ def mean_kendall_tau(
                 total += float(kendalltau(a, b, variant="b").statistic)
                 pairs += 1
         tallies.append((total, pairs))
-    return _estimate_ratio(np.array(tallies, dtype=np.float64), bootstrap)
+    return estimate_ratio(tallies, bootstrap)
 
 
 def rating_alpha(
@@ -179,7 +193,7 @@ def rating_alpha(
             for text, rating in zip(ranking.completions, ranking.ratings or (), strict=False):
                 units[text].append(float(rating))
         tallies.append(coincidences(units.values(), RATING_VALUES))
-    return _estimate(
+    return estimate(
         np.array(tallies).reshape(-1, len(RATING_VALUES), len(RATING_VALUES)),
         lambda total: alpha_of(total, RATING_VALUES, metric),
         lambda tally: tally.sum(axis=(1, 2)),
@@ -268,37 +282,59 @@ def _shared_ranks(first: Ranking, second: Ranking) -> tuple[list[int], list[int]
     return [one[text] for text in shared], [other[text] for text in shared]
 
 
-def _pair_tally(pairs: Iterable[tuple[Ranking, Ranking]], *, ties: bool) -> tuple[float, float]:
-    agreed = counted = 0.0
-    for first, second in pairs:
-        a, b = (np.asarray(ranks) for ranks in _shared_ranks(first, second))
-        upper = np.triu_indices(len(a), k=1)
-        s = np.sign(a[:, None] - a[None, :])[upper]
-        t = np.sign(b[:, None] - b[None, :])[upper]
-        if not ties:
-            decided = (s != 0) & (t != 0)
-            s, t = s[decided], t[decided]
-        # |s - t| is 0 for agreement, 1 for a tie against a preference, 2 for opposites.
-        agreed += float((1 - np.abs(s - t) / 2).sum())
-        counted += len(s)
-    return agreed, counted
+def count_agreed(first: Sequence[int], second: Sequence[int], *, ties: bool) -> tuple[float, float]:
+    """Compare two orders of the same things and return pairs that agree, and pairs that count.
+
+    Args:
+        first: ranks, 1 the best.
+        second: other ranks of the same things, in the same order.
+        ties: whether a pair that one side tied counts: half an agreement with a preference, a whole
+            one with another tie.
+    """
+    a, b = np.asarray(first), np.asarray(second)
+    upper = np.triu_indices(len(a), k=1)
+    s = np.sign(a[:, None] - a[None, :])[upper]
+    t = np.sign(b[:, None] - b[None, :])[upper]
+    if not ties:
+        decided = (s != 0) & (t != 0)
+        s, t = s[decided], t[decided]
+    # |s - t| is 0 for agreement, 1 for a tie against a preference, 2 for opposites.
+    return float((1 - np.abs(s - t) / 2).sum()), float(len(s))
 
 
-def _estimate_ratio(tallies: Floats, bootstrap: Bootstrap) -> Estimate | None:
-    return _estimate(
-        tallies.reshape(-1, 2),
+def estimate_ratio(
+    tallies: Sequence[tuple[float, float]], bootstrap: Bootstrap = DEFAULT_BOOTSTRAP
+) -> Estimate | None:
+    """Estimate a share: the sum of all prompts' first numbers over that of their second.
+
+    Returns:
+        The estimate, ``count`` being the second sum, or None where that is 0.
+    """
+    return estimate(
+        np.array(tallies, dtype=np.float64).reshape(-1, 2),
         lambda total: float(total[0] / total[1]) if total[1] else float("nan"),
         lambda tally: tally[:, 1],
         bootstrap,
     )
 
 
-def _estimate(
+def estimate(
     tallies: Floats,
     statistic: Callable[[Floats], float],
     count: Callable[[Floats], Floats],
     bootstrap: Bootstrap,
 ) -> Estimate | None:
+    """Estimate a statistic of the sum of the prompts' tallies.
+
+    Args:
+        tallies: one row a prompt, [prompts, ...].
+        statistic: a function of the sum over prompts; NaN where it is undefined.
+        count: what each prompt contributes, [prompts]; those with 0 are no part of the population.
+        bootstrap: how to draw the interval.
+
+    Returns:
+        The estimate, or None where it is undefined.
+    """
     counts = count(tallies)
     # A prompt that was never compared tells nothing, and is no member of the resampled population.
     tallies, counts = tallies[counts > 0], counts[counts > 0]
@@ -307,3 +343,14 @@ def _estimate(
         return None
     low, high = bootstrap.interval(tallies, statistic)
     return Estimate(value, low, high, len(tallies), round(float(counts.sum())))
+
+
+def _count_pairs(first: Ranking, second: Ranking, *, ties: bool) -> tuple[float, float]:
+    return count_agreed(*_shared_ranks(first, second), ties=ties)
+
+
+def _sum_pairs(counts: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    agreed = counted = 0.0
+    for one, all_ in counts:
+        agreed, counted = agreed + one, counted + all_
+    return agreed, counted

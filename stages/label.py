@@ -21,6 +21,7 @@ from pipeline.labeling import (
 )
 from pipeline.runs import open_stage
 from pipeline.store import LabelStore
+from pipeline.store.oversight import Oversight
 from pipeline.world import World
 from stages.entry import join_crew, run_stage_module
 
@@ -58,7 +59,7 @@ def _gather(config: RunConfig, section: LabelSection) -> dict[str, Any]:
         counts = store.counts()
         if counts["judgments_human"] + counts["judgments_simulated"] == 0:
             raise RunError(_ask_for_judgments(counts["tasks"]))
-        snapshot = store.snapshot_hash()
+        snapshot = Oversight(store).record_snapshot()
         return {
             **counts,
             "imported": imported,
@@ -82,7 +83,7 @@ def _ask_for_judgments(tasks: int) -> str:
 def _measure(store: LabelStore, section: LabelSection, seed: int) -> dict[str, Any]:
     figures: dict[str, Any] = {"simulated": bool(section.simulated)}
     agreement = pairwise_agreement(
-        store.rankings("validation"), ties=True, bootstrap=Bootstrap(seed=seed)
+        store.rankings("validation", adjudicated=False), ties=True, bootstrap=Bootstrap(seed=seed)
     )
     if agreement is not None:
         figures["labeler_agreement"] = agreement.value

@@ -32,6 +32,7 @@ from pipeline.labeling import store_url
 from pipeline.runs import Manifest, model_of
 from pipeline.selection import choose, disagreement
 from pipeline.store import SIMULATED_PREFIX, LabelStore
+from pipeline.store.oversight import Oversight
 from pipeline.store.values import SPLITS, Split
 from stages.entry import CONFIG_HELP, OVERRIDE_HELP, Parser
 
@@ -55,6 +56,12 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=OVERRIDE_HELP)
     parser.add_argument("--file", type=Path, help="the JSONL; by default <run_dir>/labels.jsonl")
     parser.add_argument(
+        "--demonstrations",
+        metavar="FILE",
+        type=Path,
+        help="export: write the answers that leads accepted, and judgments only with --file",
+    )
+    parser.add_argument(
         "--split", choices=SPLITS, help="import: of rows that name none (train); agreement: only it"
     )
     parser.add_argument(
@@ -67,8 +74,10 @@ def main(argv: Sequence[str]) -> None:
     given = parser.parse_intermixed_args(argv)
     config = load_config(given.config, given.overrides)
     file = given.file or config.run_dir / "labels.jsonl"
+    if given.demonstrations is not None and given.action != "export":
+        raise ConfigError("--demonstrations must come with export. Leave it out.")
     if given.action == "export":
-        _export(config, file)
+        _export(config, given.file if given.demonstrations else file, given.demonstrations)
     elif given.action == "import":
         _import(config, file, given.split or "train")
     elif given.action == "agreement":
@@ -79,12 +88,20 @@ def main(argv: Sequence[str]) -> None:
         _select(config, given.models.split(","), given.tasks, given.random)
 
 
-def _export(config: RunConfig, file: Path) -> None:
-    if not file.parent.is_dir():
-        raise ConfigError(f"--file must lie in a folder that exists, got {str(file)!r}. Make it.")
+def _export(config: RunConfig, file: Path | None, demonstrations: Path | None) -> None:
+    for option, path in (("--file", file), ("--demonstrations", demonstrations)):
+        if path is not None and not path.parent.is_dir():
+            raise ConfigError(
+                f"{option} must lie in a folder that exists, got {str(path)!r}. Make it."
+            )
     with LabelStore.open(store_url(config), create=False) as store:
-        count = store.export_jsonl(file)
-    sys.stdout.write(f"{count} judgments written to {file}\n")
+        oversight = Oversight(store)
+        if file is not None:
+            count = oversight.export_judgments(file)
+            sys.stdout.write(f"{count} judgments written to {file}\n")
+        if demonstrations is not None:
+            count = oversight.export_demonstrations(demonstrations)
+            sys.stdout.write(f"{count} demonstrations written to {demonstrations}\n")
 
 
 def _import(config: RunConfig, file: Path, split: Split) -> None:
@@ -96,7 +113,7 @@ def _import(config: RunConfig, file: Path, split: Split) -> None:
 
 def _measure(config: RunConfig, split: Split | None) -> None:
     with LabelStore.open(store_url(config), create=False) as store:
-        rankings = store.rankings(split)
+        rankings = store.rankings(split, adjudicated=False)
     bootstrap = Bootstrap(seed=config.seed)
     rows = {
         "pairwise agreement, a tie is half": pairwise_agreement(

@@ -35,6 +35,7 @@ from pipeline.ranking_data import (
 from pipeline.records import Ranking
 from pipeline.reward import RewardTrainer, add_adapters, measure_offset, score_rankings
 from pipeline.runs import StageRun, hash_parent, model_of, open_stage
+from pipeline.store.oversight import Oversight
 from pipeline.tokenizer import load_tokenizer
 from stages.entry import run_stage_module
 
@@ -107,7 +108,7 @@ def _hash_inputs(config: RunConfig, name: str, sources: Sequence[Source]) -> dic
         # Without this a missing label stage would show as an empty store.
         hash_parent(config, name, "label")
         with open_store(config, create=False) as store:
-            hashes |= dict.fromkeys(stored, store.snapshot_hash())
+            hashes |= dict.fromkeys(stored, Oversight(store).record_snapshot())
     return hashes
 
 

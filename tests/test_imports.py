@@ -15,10 +15,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = [name for name in ("pipeline", "stages", "labeling_ui") if (ROOT / name).is_dir()]
 
 LAYERS = (
-    {"errors", "artifacts", "config", "records", "runs", "store", "doctor"},
+    {"errors", "artifacts", "config", "records", "runs", "store", "doctor", "provenance"},
     {"masked", "advantages", "losses", "ranking_loss", "ranking_accuracy"}
     | {"agreement", "calibration", "baselines", "best_of", "bootstrap", "statistics"}
-    | {"cpu", "distributed", "kl_control", "score_scaling", "selection"},
+    | {"cpu", "distributed", "kl_control", "score_scaling", "selection"}
+    | {"flag_agreement", "labeling_quality"},
     {"tokenizer", "formatting", "models", "data", "ranking_data", "world", "cursors", "cards"}
     | {"adapted", "hydra", "hydra_models"},
     {
@@ -55,7 +56,8 @@ ROOTS = {
 WITHOUT_TORCH = (
     *("pipeline.errors", "pipeline.config", "pipeline.records", "pipeline.artifacts"),
     *("pipeline.runs", "pipeline.store", "pipeline.agreement", "pipeline.world"),
-    *("pipeline.doctor", "pipeline.kl_control", "labeling_ui"),
+    *("pipeline.doctor", "pipeline.kl_control", "pipeline.flag_agreement"),
+    *("pipeline.labeling_quality", "pipeline.provenance", "labeling_ui"),
     *sorted(ROOTS),
 )
 

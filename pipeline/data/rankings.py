@@ -6,7 +6,8 @@ conversations), or a judged pair (``completion_a``, ``completion_b``, ``votes``)
 ranking a voter.
 
 Completions of one ranking must differ: a judgment between equal texts teaches nothing, and the
-label store does not take it. A row of the store's that a later revision replaced is left out.
+label store does not take it. Rows of the store's that a later revision replaced are left out, and
+so are those that do not reach training there: comparisons, screening, gold and repeated tasks.
 """
 
 from __future__ import annotations
@@ -96,6 +97,8 @@ def _read_ranks(row: Row) -> list[Judged]:
     group = row.values.get("group", "train")
     if group not in [*GROUPS]:
         raise row.fault(f"'group' must be train or held_out, got {group!r}. Change it.")
+    if not _is_training(row):
+        return []
     labeler, revision = row.values.get("labeler"), row.values.get("revision")
     ranking = Ranking(
         read_prompt(row),
@@ -106,6 +109,15 @@ def _read_ranks(row: Row) -> list[Judged]:
         GROUPS[group],
     )
     return [Judged(ranking, revision if isinstance(revision, int) else None)]
+
+
+def _is_training(row: Row) -> bool:
+    """Tell whether a row of the label store's is a ranking to train on.
+
+    Comparisons measure stages, and screening, gold and repeated tasks measure labelers.
+    """
+    aside = ("screening", "gold", "repeat")
+    return row.values.get("kind") != "comparison" and row.values.get("purpose") not in aside
 
 
 def _read_completions(row: Row) -> tuple[str, ...]:

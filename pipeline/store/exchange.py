@@ -1,33 +1,25 @@
-"""Move whole judgments in and out of a session, and hash what the store holds.
+"""Read what a store holds as rankings to train on, as rows to export, and as one hash.
 
-An import is idempotent: a row's key (its idempotency key, or the hash of its content where it has
-none) tells whether the store has it already.
+What leads decided is heard here: the work of excluded labelers is left out, and on a disputed task
+the newest decision stands. Only ordinary rankings reach training: screening, gold and repeated
+tasks have other purposes, and comparisons measure stages.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Literal, TypeVar, cast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, selectinload
 
-from pipeline.errors import StoreError
 from pipeline.records import Ranking
-from pipeline.store.catalog import (
-    add_completions,
-    add_labeler,
-    add_prompt,
-    read_prompt,
-    read_sources,
-)
-from pipeline.store.leasing import add_assignment, find_assignment
-from pipeline.store.rows import JudgmentRecord, check_lengths
+from pipeline.store.catalog import read_prompt, read_sources
+from pipeline.store.decisions import Adjudication, newest_adjudications
+from pipeline.store.rows import JudgmentRecord
 from pipeline.store.schema import (
     AssignmentRow,
     CompletionRow,
@@ -36,108 +28,38 @@ from pipeline.store.schema import (
     PromptRow,
     TaskRow,
 )
-from pipeline.store.submitting import append_judgment, same_judgment
-from pipeline.store.tasking import Overlap, Wanted, add_task
-from pipeline.store.values import (
-    SIMULATED_PREFIX,
-    Judgment,
-    Split,
-    check_judgment,
-    completion_id,
-    hash_content,
-)
+from pipeline.store.schema_app import ExclusionRow, GoldRow
+from pipeline.store.values import Provenance
 
-Value = TypeVar("Value")
+Key = tuple[str, str, str, int]
 
 
-@dataclass
-class Importer:
-    """Add judgments of one source to a session.
+@dataclass(frozen=True)
+class Snapshot:
+    """A set of judgments as a model may be trained on it.
 
-    A source that names no labelers gets one a vote: the n-th unnamed judgment of a task is by
-    ``<source>#n``, so that two people's votes are never taken for one person's change of mind.
+    Attributes:
+        hash: SHA-256 that names it.
+        labelers: whose judgments are in it, sorted.
+        judgments: how many, every revision and every lead's ranking in others' place.
     """
 
-    session: Session
-    source: str
-    split: Split
-    now: datetime
-    unnamed: Counter[str] = field(default_factory=Counter)
-
-    def add(self, record: JudgmentRecord) -> bool:
-        """Add one judgment and return whether it was new.
-
-        Raises:
-            StoreError: if it breaks a rule, or contradicts what the store has.
-        """
-        check_lengths(record)
-        session, prompt_id = self.session, record.prompt.id
-        add_prompt(session, record.prompt, record.split or self.split, self.now)
-        add_completions(session, prompt_id, record.sampled, self.now)
-        ids = [completion_id(prompt_id, text) for text, _ in record.completions]
-        overlap = Overlap(record.overlap, record.held_out_overlap)
-        task = add_task(session, Wanted(prompt_id, ids), overlap, self.now)
-        kind = "simulated" if record.simulated else "human"
-        name = record.labeler or self._name_labeler(task.id, simulated=record.simulated)
-        labeler = add_labeler(session, name, kind, record.group, self.now)
-        judgment = Judgment(
-            ranks=_by_id(ids, record.ranks),
-            ratings=None if record.ratings is None else _by_id(ids, record.ratings),
-            flags={} if record.flags is None else _by_id(ids, record.flags),
-            comment=record.comment,
-            active_seconds=record.active_seconds,
-        )
-        check_judgment(judgment, ids)
-        key = record.key or _content_key(task.id, name, judgment)
-        if self._has(key, task.id, labeler.id, judgment):
-            return False
-        assignment = find_assignment(session, task.id, labeler.id)
-        if assignment is None:
-            order = range(len(ids)) if record.presented is None else record.presented
-            presented = [ids[index] for index in order]
-            assignment = add_assignment(session, task, labeler, presented, self.now)
-            session.flush()
-        if record.revision is not None and self._has_revision(assignment, record.revision):
-            raise StoreError(
-                f"Labeler {name!r} must have one revision {record.revision} of a task, got another "
-                f"for task {task.id}. Remove one of the two."
-            )
-        time = record.created or self.now
-        append_judgment(session, assignment, judgment, key, time, record.revision)
-        return True
-
-    def _name_labeler(self, task_id: str, *, simulated: bool) -> str:
-        self.unnamed[task_id] += 1
-        prefix = SIMULATED_PREFIX if simulated else ""
-        return f"{prefix}{self.source}#{self.unnamed[task_id]}"
-
-    def _has(self, key: str, task_id: str, labeler_id: int, judgment: Judgment) -> bool:
-        row = self.session.scalar(select(JudgmentRow).where(JudgmentRow.idempotency_key == key))
-        if row is None:
-            return False
-        owner = (row.assignment.task_id, row.assignment.labeler_id)
-        if owner != (task_id, labeler_id) or not same_judgment(row, judgment):
-            raise StoreError(
-                f"'key' must name one judgment, got {key!r} for another one than the store has. "
-                "Remove the row or give it a key of its own."
-            )
-        return True
-
-    def _has_revision(self, assignment: AssignmentRow, revision: int) -> bool:
-        query = select(func.count()).where(
-            JudgmentRow.assignment_id == assignment.id, JudgmentRow.revision == revision
-        )
-        return self.session.scalars(query).one() > 0
+    hash: str
+    labelers: tuple[str, ...]
+    judgments: int
 
 
 def iterate_records(session: Session) -> Iterator[JudgmentRecord]:
-    """Yield every judgment, all revisions, in an order that does not depend on their arrival."""
+    """Yield every judgment, all revisions, then the known answers of screening and gold tasks.
+
+    Excluded labelers' are left out. The order does not depend on the judgments' arrival.
+    """
     for row in _sorted(session, _all_judgments()):
         assignment, task = row.assignment, row.assignment.task
         ids = [completion.id for completion in task.completions]
         yield JudgmentRecord(
             prompt=read_prompt(task.prompt),
-            completions=tuple((text.text, read_sources(text)) for text in task.completions),
+            completions=_read_completions(task),
             ranks=tuple(row.ranks[id_] for id_ in ids),
             ratings=_parallel(row, ids),
             flags=tuple(row.flags.get(id_, {}) for id_ in ids),
@@ -153,17 +75,52 @@ def iterate_records(session: Session) -> Iterator[JudgmentRecord]:
             revision=row.revision,
             key=row.idempotency_key,
             created=row.created,
+            kind=task.kind,
+            purpose=task.purpose,
+            repeats=task.repeats,
+            prompt_flags=row.prompt_flags,
+            none_acceptable=row.none_acceptable,
+            instructions=row.instructions,
+            interface=row.interface,
+        )
+    known = select(GoldRow, TaskRow).join(TaskRow, TaskRow.id == GoldRow.task_id)
+    for gold, task in session.execute(known.order_by(TaskRow.prompt_id, TaskRow.id)):
+        ids = [completion.id for completion in task.completions]
+        yield JudgmentRecord(
+            prompt=read_prompt(task.prompt),
+            completions=_read_completions(task),
+            ranks=tuple(gold.ranks[id_] for id_ in ids),
+            flags=tuple(gold.flags.get(id_, {}) for id_ in ids),
+            split=task.prompt.split,
+            labeler=gold.author,
+            overlap=task.overlap,
+            held_out_overlap=task.held_out_overlap,
+            created=gold.created,
+            kind=task.kind,
+            purpose=task.purpose,
+            known=True,
         )
 
 
-def read_rankings(session: Session, split: str | None, group: str | None) -> list[Ranking]:
-    """Return the latest judgment of each labeler on each task."""
+def read_rankings(
+    session: Session, split: str | None, group: str | None, *, adjudicated: bool = True
+) -> list[Ranking]:
+    """Return the latest judgment of each labeler on each task, for training.
+
+    Args:
+        session: any session.
+        split: of the prompts, or None for all.
+        group: of the labelers, or None for all; a lead's own ranking is of the train group.
+        adjudicated: hear the leads' decisions on disputed tasks. Without, the labelers' own
+            judgments come back, as agreement has to be measured: what was disputed is where they
+            agree least.
+    """
     last = (
         select(JudgmentRow.assignment_id, func.max(JudgmentRow.revision).label("revision"))
         .group_by(JudgmentRow.assignment_id)
         .subquery()
     )
-    query = _all_judgments().join(
+    query = _work().join(
         last,
         (JudgmentRow.assignment_id == last.c.assignment_id)
         & (JudgmentRow.revision == last.c.revision),
@@ -172,32 +129,35 @@ def read_rankings(session: Session, split: str | None, group: str | None) -> lis
         query = query.where(PromptRow.split == split)
     if group is not None:
         query = query.where(LabelerRow.group == group)
-    rankings = []
+    decided = _decided(session) if adjudicated else {}
+    found: list[tuple[Key, Ranking]] = []
     for row in _sorted(session, query):
         task, labeler = row.assignment.task, row.assignment.labeler
-        ids = [completion.id for completion in task.completions]
-        rankings.append(
-            Ranking(
-                prompt=read_prompt(task.prompt),
-                completions=tuple(completion.text for completion in task.completions),
-                ranks=tuple(row.ranks[id_] for id_ in ids),
-                ratings=_parallel(row, ids),
-                labeler=labeler.name,
-                group=cast("Literal['train', 'held_out']", labeler.group),
-            )
-        )
-    return rankings
+        if task.id not in decided:
+            ranking = _rank(task, row.ranks, labeler.name, labeler.group, row.ratings)
+            found.append((_key(row), ranking))
+    if group in (None, "train"):
+        found += [
+            (key, _rank(task, decision.ranks or {}, decision.author, "train"))
+            for key, task, decision in _replaced(session, decided)
+            if split in (None, task.prompt.split)
+        ]
+    return [ranking for _, ranking in sorted(found, key=lambda item: item[0])]
 
 
-def hash_judgments(session: Session) -> str:
-    """Return the SHA-256 over all judgments as canonical JSON lines.
+def take_snapshot(session: Session) -> Snapshot:
+    """Name the judgments that count: the SHA-256 over them as canonical JSON lines.
 
-    Every revision counts, with its labeler and its prompt's split. Times, tokens, keys and
-    presented orders do not: the same judgments made twice have the same hash.
+    Every revision counts, with its labeler and its prompt's split. Times, tokens, keys, presented
+    orders and the versions of page and instructions do not: the same judgments made twice have the
+    same hash.
     """
-    digest = hashlib.sha256()
-    for row in _sorted(session, _all_judgments()):
+    decided = _decided(session)
+    lines: list[tuple[Key, dict[str, Any]]] = []
+    for row in _sorted(session, _work()):
         labeler = row.assignment.labeler
+        if row.assignment.task_id in decided:
+            continue
         canonical: dict[str, Any] = {
             "task": row.assignment.task_id,
             "prompt": row.assignment.task.prompt_id,
@@ -211,8 +171,66 @@ def hash_judgments(session: Session) -> str:
             "flags": row.flags,
             "comment": row.comment,
         }
-        digest.update(json.dumps(canonical, sort_keys=True).encode() + b"\n")
-    return digest.hexdigest()
+        # Only where they say something: judgments of before these questions keep their hash.
+        if row.prompt_flags:
+            canonical["prompt_flags"] = row.prompt_flags
+        if row.none_acceptable:
+            canonical["none_acceptable"] = True
+        lines.append((_key(row), canonical))
+    for key, task, decision in _replaced(session, decided):
+        canonical = {
+            "task": task.id,
+            "prompt": task.prompt_id,
+            "split": task.prompt.split,
+            "labeler": decision.author,
+            "adjudicated": True,
+            "ranks": decision.ranks,
+        }
+        lines.append((key, canonical))
+    digest = hashlib.sha256()
+    for _, line in sorted(lines, key=lambda item: item[0]):
+        digest.update(json.dumps(line, sort_keys=True).encode() + b"\n")
+    labelers = tuple(sorted({line["labeler"] for _, line in lines}))
+    return Snapshot(digest.hexdigest(), labelers, len(lines))
+
+
+def _decided(session: Session) -> dict[str, Adjudication]:
+    """Return the decisions that take the labelers' judgments out, by task."""
+    decisions = newest_adjudications(session)
+    return {task: item for task, item in decisions.items() if item.verdict != "kept"}
+
+
+def _replaced(
+    session: Session, decided: Mapping[str, Adjudication]
+) -> Iterator[tuple[Key, TaskRow, Adjudication]]:
+    """Yield the tasks on which a lead's own ranking stands, with the place of it in the order."""
+    replaced = {id_: item for id_, item in decided.items() if item.verdict == "replaced"}
+    for id_, item in replaced.items():
+        task = session.get_one(TaskRow, id_)
+        if (task.purpose, task.kind) == ("work", "ranking"):
+            yield (task.prompt_id, id_, item.author, 0), task, item
+
+
+def _rank(
+    task: TaskRow,
+    ranks: Mapping[str, int],
+    labeler: str,
+    group: str,
+    ratings: Mapping[str, int] | None = None,
+) -> Ranking:
+    ids = [completion.id for completion in task.completions]
+    return Ranking(
+        prompt=read_prompt(task.prompt),
+        completions=tuple(completion.text for completion in task.completions),
+        ranks=tuple(ranks[id_] for id_ in ids),
+        ratings=None if ratings is None else tuple(ratings[id_] for id_ in ids),
+        labeler=labeler,
+        group=cast("Literal['train', 'held_out']", group),
+    )
+
+
+def _work() -> Select[JudgmentRow]:
+    return _all_judgments().where(TaskRow.purpose == "work", TaskRow.kind == "ranking")
 
 
 def _all_judgments() -> Select[JudgmentRow]:
@@ -223,6 +241,7 @@ def _all_judgments() -> Select[JudgmentRow]:
         .join(AssignmentRow.labeler)
         .join(AssignmentRow.task)
         .join(TaskRow.prompt)
+        .where(LabelerRow.id.not_in(select(ExclusionRow.labeler_id)))
         .options(
             selectinload(JudgmentRow.assignment).selectinload(AssignmentRow.labeler),
             to_task.selectinload(TaskRow.prompt),
@@ -231,27 +250,19 @@ def _all_judgments() -> Select[JudgmentRow]:
     )
 
 
-def _by_id(ids: list[str], values: Sequence[Value]) -> dict[str, Value]:
-    return dict(zip(ids, values, strict=True))
-
-
 def _sorted(session: Session, query: Select[JudgmentRow]) -> list[JudgmentRow]:
     # Sorted here, because databases collate names differently.
-    return sorted(
-        session.scalars(query),
-        key=lambda row: (
-            row.assignment.task.prompt_id,
-            row.assignment.task_id,
-            row.assignment.labeler.name,
-            row.revision,
-        ),
-    )
+    return sorted(session.scalars(query), key=_key)
+
+
+def _key(row: JudgmentRow) -> Key:
+    assignment = row.assignment
+    return assignment.task.prompt_id, assignment.task_id, assignment.labeler.name, row.revision
+
+
+def _read_completions(task: TaskRow) -> tuple[tuple[str, tuple[Provenance, ...]], ...]:
+    return tuple((text.text, read_sources(text)) for text in task.completions)
 
 
 def _parallel(row: JudgmentRow, ids: list[str]) -> tuple[int, ...] | None:
     return None if row.ratings is None else tuple(row.ratings[id_] for id_ in ids)
-
-
-def _content_key(task_id: str, labeler: str, judgment: Judgment) -> str:
-    content = (judgment.ranks, judgment.ratings, judgment.flags, judgment.comment)
-    return f"content-{hash_content(task_id, labeler, *content)}"

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from pipeline.errors import StoreError, nearest
 from pipeline.records import ROLES, Message, Prompt, Ranking
@@ -22,6 +22,7 @@ from pipeline.store.values import (
     GROUPS,
     SPLITS,
     Provenance,
+    Purpose,
     SampledCompletion,
     check_choice,
     dense_ranks,
@@ -51,6 +52,15 @@ class JudgmentRecord:
         revision: 1 for the first judgment of this labeler on this task, or None for the next.
         key: idempotency key, or None for one made of the content.
         created: when it was submitted, or None for now.
+        kind: ``ranking`` or ``comparison``.
+        purpose: ``work``, or what keeps it from training: ``screening``, ``gold``, ``repeat``.
+        repeats: the task that a repeat shows again.
+        known: whether this is the known answer of a screening or gold task, given by a lead (the
+            ``labeler``), and no judgment.
+        prompt_flags: yes/no observations on the prompt.
+        none_acceptable: whether no completion would do as an answer.
+        instructions: the version that the labeler worked by, or None.
+        interface: the version of the page that the labeler worked with, or None.
     """
 
     prompt: Prompt
@@ -70,6 +80,14 @@ class JudgmentRecord:
     revision: int | None = None
     key: str | None = None
     created: datetime | None = None
+    kind: str = "ranking"
+    purpose: str = "work"
+    repeats: str | None = None
+    known: bool = False
+    prompt_flags: Mapping[str, bool] = field(default_factory=dict)
+    none_acceptable: bool = False
+    instructions: int | None = None
+    interface: str | None = None
 
     @property
     def sampled(self) -> list[SampledCompletion]:
@@ -95,9 +113,26 @@ class JudgmentRecord:
         )
 
 
+PURPOSES: tuple[str, ...] = get_args(Purpose)
+# Left out of a row where they say nothing, as in the files of before they were asked.
+OPTIONAL = {
+    "kind": "ranking",
+    "purpose": "work",
+    "repeats": None,
+    "known": False,
+    "prompt_flags": {},
+    "none_acceptable": False,
+    "instructions": None,
+    "interface": None,
+}
+
+
 def write_row(record: JudgmentRecord) -> dict[str, Any]:
     """Return the JSON row of a judgment."""
     row = {item.name: getattr(record, item.name) for item in fields(record)}
+    for name, default in OPTIONAL.items():
+        if row[name] == default:
+            del row[name]
     prompt: Prompt = row.pop("prompt")
     assert record.created is not None, "a stored judgment has its time"
     return {
@@ -144,6 +179,14 @@ def read_row(row: Mapping[str, Any], source: str) -> JudgmentRecord:
         revision=cells.natural("revision"),
         key=cells.optional("key", str),
         created=_read_time(cells.optional("created", str)),
+        kind=cells.word("kind", ("ranking", "comparison")) or "ranking",
+        purpose=cells.word("purpose", PURPOSES) or "work",
+        repeats=cells.optional("repeats", str),
+        known=cells.optional("known", bool) or False,
+        prompt_flags=cells.optional("prompt_flags", dict) or {},
+        none_acceptable=cells.optional("none_acceptable", bool) or False,
+        instructions=cells.natural("instructions"),
+        interface=cells.optional("interface", str),
     )
     cells.refuse_rest()
     check_lengths(record)
@@ -161,6 +204,11 @@ def check_lengths(record: JudgmentRecord) -> None:
         raise StoreError(
             f"'completions' must be two or more different texts, got {len(texts)} with "
             f"{len(set(texts))} different. Remove the row or the repeated text."
+        )
+    if record.kind == "comparison" and len(texts) != 2:
+        raise StoreError(
+            f"'completions' of a comparison must be 2, got {len(texts)}. Mend the row, or make it "
+            "a ranking."
         )
     for name in ("ranks", "ratings", "flags"):
         values = getattr(record, name)

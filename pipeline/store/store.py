@@ -23,6 +23,7 @@ from pipeline.store import candidates, catalog, exchange, leasing, submitting, t
 from pipeline.store.candidates import Candidate
 from pipeline.store.clock import SteadyClock, newest_time, utc_now
 from pipeline.store.connect import connect, for_writing
+from pipeline.store.importing import Importer
 from pipeline.store.leasing import LEASE, LeaseRules
 from pipeline.store.rows import JudgmentRecord, read_row, write_row
 from pipeline.store.schema import (
@@ -235,19 +236,27 @@ class LabelStore:
             assignment = submitting.find_leased(session, token)
             return submitting.submit(session, assignment, work, idempotency_key, self.clock())
 
-    def rankings(self, split: Split | None = None, group: Group | None = None) -> list[Ranking]:
+    def rankings(
+        self, split: Split | None = None, group: Group | None = None, *, adjudicated: bool = True
+    ) -> list[Ranking]:
         """Return the latest judgment of each labeler on each task, in a fixed order.
 
         Completions come by id, which tells nothing of their rank. Simulated judgments are those
         whose labeler begins with ``SIMULATED_PREFIX``.
+
+        Args:
+            split: of the prompts, or None for all.
+            group: of the labelers, or None for all.
+            adjudicated: hear leads' decisions on disputed tasks; without, for measuring agreement,
+                the labelers' own judgments come back.
         """
         with self.reading() as session:
-            return exchange.read_rankings(session, split, group)
+            return exchange.read_rankings(session, split, group, adjudicated=adjudicated)
 
     def snapshot_hash(self) -> str:
-        """Return the SHA-256 that names this set of judgments; see ``exchange.hash_judgments``."""
+        """Return the SHA-256 that names the judgments that count; see ``take_snapshot``."""
         with self.reading() as session:
-            return exchange.hash_judgments(session)
+            return exchange.take_snapshot(session).hash
 
     def counts(self) -> dict[str, int]:
         """Count what the store holds; ``places_*`` are judgments wanted and labelers done."""
@@ -271,12 +280,20 @@ class LabelStore:
             return {name: int(session.scalars(query).one()) for name, query in queries.items()}
 
     def export_jsonl(self, path: Path | str) -> int:
-        """Write one row a judgment, all revisions, in one step; return how many."""
-        with self.reading() as session:
-            rows = [write_row(record) for record in exchange.iterate_records(session)]
+        """Write one row a judgment, all revisions, in one step; return how many.
+
+        Known answers of screening and gold tasks are rows too; excluded labelers' judgments are
+        left out.
+        """
+        rows = self.export_rows()
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         write_text(Path(path), "".join(lines))
         return len(rows)
+
+    def export_rows(self) -> list[dict[str, Any]]:
+        """Return the rows of ``export_jsonl``."""
+        with self.reading() as session:
+            return [write_row(record) for record in exchange.iterate_records(session)]
 
     def import_jsonl(
         self, path: Path | str, *, split: Split = "train", source: str | None = None
@@ -305,6 +322,9 @@ class LabelStore:
     ) -> ImportCount:
         """Add plain rankings of another source, all or none; their ranks may have gaps.
 
+        Where a labeler's name stands at two rankings of the same completions, the later one is
+        kept as a repeat, which tells whether they agree with themselves, and is not trained on.
+
         Raises:
             DataError: naming the source and the 1-based ranking that is malformed or contradicts
                 the store.
@@ -318,7 +338,7 @@ class LabelStore:
             )
             for number, ranking in enumerate(rankings, start=1)
         )
-        return self._import(rows, source, source, split)
+        return self._import(rows, source, source, split, revises=False)
 
     def _import(
         self,
@@ -326,10 +346,12 @@ class LabelStore:
         where: str,
         source: str,
         split: Split,
+        *,
+        revises: bool = True,
     ) -> ImportCount:
         added = total = 0
         with self.writing() as session:
-            importer = exchange.Importer(session, source, split, self.clock())
+            importer = Importer(session, source, split, self.clock(), revises)
             for line, parse in rows:
                 try:
                     added += importer.add(parse())

@@ -8,11 +8,16 @@ import pytest
 from sqlalchemy import select
 
 from pipeline.artifacts import HASHES, fill_folder, hash_file
+from pipeline.config.source import Source
+from pipeline.data import read_demonstrations
 from pipeline.records import Prompt, Ranking
 from pipeline.runs import Manifest
 from pipeline.store import LabelStore, Provenance, SampledCompletion
+from pipeline.store.oversight import Oversight
 from pipeline.store.schema import TaskRow
+from pipeline.store.values import Written
 from stages.cli import main
+from tests.pipeline.store.people import add_account
 
 
 def make_config(folder: Path) -> Path:
@@ -200,3 +205,69 @@ def test_models_that_are_not_trained_choose_nothing(
 ):
     assert main(["labels", "score", str(config)]) == 2
     assert "Run 'steerline reward CONFIG' first" in capsys.readouterr().err
+
+
+def accept_an_answer(folder: Path) -> None:
+    """Let ada write an answer in the run's store, and a lead accept it."""
+    with LabelStore.open(folder / "labels.db") as store:
+        store.add_prompts([Prompt.from_text("Write.")])
+        store.create_demonstration_tasks(1)
+        task = store.lease_task(store.add_labeler("ada"))
+        store.submit(task.token, Written("An answer."), "key")
+        oversight = Oversight(store)
+        (answer,) = oversight.answers()
+        oversight.review(answer.id, add_account(store, "lena"), "accepted")
+
+
+def test_accepted_demonstrations_go_to_a_file_of_their_own_and_to_sft(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    accept_an_answer(config.parent)
+    file = tmp_path / "demonstrations.jsonl"
+    assert main(["labels", "export", str(config), "--demonstrations", str(file)]) == 0
+    assert capsys.readouterr().out == f"1 demonstrations written to {file}\n"
+    assert not (config.parent / "labels.jsonl").exists()
+    (demonstration,) = read_demonstrations([Source(str(file))], 0)
+    assert demonstration.completion == "An answer."
+    both = ["--demonstrations", str(file), "--file", str(tmp_path / "all.jsonl")]
+    assert main(["labels", "export", str(config), *both]) == 0
+    assert capsys.readouterr().out.startswith("4 judgments written to")
+
+
+def test_exported_files_are_known_by_the_labelers_behind_them(config: Path, tmp_path: Path):
+    accept_an_answer(config.parent)
+    files = [tmp_path / "judgments.jsonl", tmp_path / "demonstrations.jsonl"]
+    words = ["--file", str(files[0]), "--demonstrations", str(files[1])]
+    assert main(["labels", "export", str(config), *words]) == 0
+    with LabelStore.open(config.parent / "labels.db", create=False) as store:
+        assert Oversight(store).snapshots() == {
+            hash_file(files[0]): {"ada", "bob"},
+            hash_file(files[1]): {"ada"},
+        }
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["import", "{config}", "--demonstrations", "{folder}/x.jsonl"],
+        ["export", "{config}", "--demonstrations", "{folder}/no/x.jsonl"],
+    ],
+)
+def test_demonstrations_only_go_out_and_into_a_folder_that_exists(
+    words: list[str], config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    given = [word.format(config=config, folder=tmp_path) for word in words]
+    assert main(["labels", *given]) == 2
+    assert capsys.readouterr().err.startswith("steerline: --demonstrations must")
+
+
+def test_agreement_is_the_labelers_own_whatever_a_lead_decided(
+    config: Path, capsys: pytest.CaptureFixture[str]
+):
+    with LabelStore.open(config.parent / "labels.db") as store:
+        lead = add_account(store, "lena")
+        for item in Oversight(store).judged():
+            Oversight(store).adjudicate(item.task, lead, "dropped")
+        assert store.rankings() == []
+    assert main(["labels", "agreement", str(config)]) == 0
+    assert "4 judgments" in capsys.readouterr().out

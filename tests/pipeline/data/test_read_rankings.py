@@ -91,6 +91,26 @@ def test_a_later_revision_replaces_the_earlier(write_rows):
     assert found == [("ann", (2, 1)), ("ben", (1, 1))]
 
 
+@pytest.mark.parametrize(
+    "aside",
+    [
+        {"kind": "comparison"},
+        {"purpose": "gold"},
+        {"purpose": "screening", "known": True},
+        {"purpose": "repeat", "repeats": "abc"},
+    ],
+)
+def test_rows_of_the_store_that_do_not_reach_training_are_left_out(write_rows, aside):
+    row = {"prompt": "Hi", "completions": ["a", "b"], "ranks": [1, 2]}
+    found = read_rankings([write_rows({**row, **aside, "ranks": [2, 1]}, row)], 0)
+    assert [ranking.ranks for ranking in found] == [(1, 2)]
+
+
+def test_keys_of_others_rows_mean_nothing_here(write_rows):
+    row = {"prompt": "Hi", "completions": ["a", "b"], "ranks": [1, 2], "kind": "chat"}
+    assert len(read_rankings([write_rows({**row, "purpose": "training"})], 0)) == 1
+
+
 def test_unrevised_rows_of_equal_content_are_separate_judgments(write_rows):
     row = {"prompt": "Hi", "chosen": "a", "rejected": "b"}
     assert len(read_rankings([write_rows(row, row)], 0)) == 2

@@ -1,0 +1,36 @@
+"""Make the parts that the lab's tabs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+
+@dataclass(frozen=True)
+class Fill:
+    """What a tab shows when it is opened: work in the lead's name, and its components."""
+
+    work: Callable[..., Any]
+    outputs: Sequence[Any]
+    inputs: Sequence[Any] = ()
+
+
+def table(label: str, headers: Sequence[str]) -> gr.Dataframe:
+    """Return a table to read, without Gradio's search, whose field has no label."""
+    return gr.Dataframe(
+        label=label,
+        headers=list(headers),
+        datatype="str",
+        interactive=False,
+        wrap=True,
+        buttons=[],
+        max_height=600,
+    )
+
+
+def choices(found: Sequence[tuple[str, Any]], value: Any = None) -> Any:
+    """Return an update of a dropdown: what there is to choose, and what is chosen."""
+    return gr.update(choices=list(found), value=value)
