@@ -83,7 +83,7 @@ def make_tasks(store: LabelStore, section: LabelSection) -> int:
         section.validation_overlap, "validation", held_out=section.held_out_overlap
     )
     if section.demonstration_overlap:
-        made += store.create_demonstration_tasks(section.demonstration_overlap, "train")
+        made += store.create_demonstration_tasks(section.demonstration_overlap)
     for comparison in section.comparisons:
         first, second = comparison.stages
         made += store.create_comparison_tasks((first, second), comparison.overlap, comparison.split)
