@@ -52,7 +52,7 @@ def build_explorer(lab: Lab) -> Fill:
         del lead
         *narrow, only_disputed = values
         tasks = {one.task for one in _inbox(lab)} if only_disputed else None
-        shown = show_page(lab.records.judged(), Filter(*_given(narrow), tasks), int(page or 1))
+        shown = show_page(lab.records.judged(), _filter(narrow, tasks), int(page or 1))
         return (
             shown.number,
             f"{shown.total} judgments, page {shown.number} of {shown.pages}",
@@ -140,10 +140,11 @@ def _lettered(values: Any) -> list[str]:
     return [f"{letter(index)} {value}" for index, value in enumerate(values)]
 
 
-def _given(values: Sequence[Any]) -> list[Any]:
-    """Return the filters' values; Gradio has None for an empty choice."""
+def _filter(values: Sequence[Any], tasks: set[str] | None) -> Filter:
+    """Return the filter that the controls say; Gradio has None for an empty choice."""
     *chosen, text = values
-    return [*(value or () for value in chosen), text or ""]
+    labelers, splits, kinds, purposes, flags, stages = (tuple(value or ()) for value in chosen)
+    return Filter(labelers, splits, kinds, purposes, flags, stages, text or "", tasks)
 
 
 def _inbox(lab: Lab) -> Sequence[Any]:

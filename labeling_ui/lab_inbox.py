@@ -115,7 +115,9 @@ def _summary(item: Judged) -> str:
 
 
 def _find(lab: Lab, task: str | None) -> Dispute:
-    found = next((one for one in lab.oversight.inbox(judged=lab.records.judged()) if one.task == task), None)
+    found = next(
+        (one for one in lab.oversight.inbox(judged=lab.records.judged()) if one.task == task), None
+    )
     if found is None:
         raise StoreError("The task must wait in the inbox, but it does not. Open the inbox again.")
     return found

@@ -28,7 +28,11 @@ def build_overview(lab: Lab) -> Fill:
             x="day", y="done", color="labeler", title="Done a day (UTC)", height=280, buttons=[]
         )
         hours = gr.BarPlot(
-            x="hour", y="done", title=f"Done an hour, the last {HOURS} (UTC)", height=280, buttons=[]
+            x="hour",
+            y="done",
+            title=f"Done an hour, the last {HOURS} (UTC)",
+            height=280,
+            buttons=[],
         )
     queue = table("Tasks", QUEUE)
     skips = table("Skipped tasks", ("Reason", "Tasks"))

@@ -48,9 +48,7 @@ TABS = {
 }
 
 
-def build_lab_page(
-    store: LabelStore, accounts: Accounts, run_dir: Path | None = None
-) -> gr.Blocks:
+def build_lab_page(store: LabelStore, accounts: Accounts, run_dir: Path | None = None) -> gr.Blocks:
     """Return the page for ``/lab``.
 
     Args:

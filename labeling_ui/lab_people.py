@@ -124,7 +124,8 @@ def _build_invitation(lab: Lab) -> None:
             token = lab.accounts.invite(
                 cast("Role", chosen), cast("Group", of), bool(free), float(time or 0)
             )
-            return gr.update(value=f"/invite/{token}")
+            made: dict[str, Any] = gr.update(value=f"/invite/{token}")
+            return made
 
         made = lab.bind(make.click, invite, (role, group, admitted, hours), (link,))
         # The server need not know by what name people reach it: the lead's browser does.

@@ -60,9 +60,7 @@ class _LabRoutes:
         del lead
         return self._give("rankings.jsonl", self._store.export_rows())
 
-    def preferences(
-        self, lead: Lead, split: Split = "train", group: Group = "train"
-    ) -> Response:
+    def preferences(self, lead: Lead, split: Split = "train", group: Group = "train") -> Response:
         """Give out the decided pairs of a split and a group of labelers, as TRL takes them."""
         del lead
         rows = list(preference_rows(self._store.rankings(split, group)))

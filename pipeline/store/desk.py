@@ -21,7 +21,14 @@ from pipeline.store import leasing, submitting, tasking
 from pipeline.store.catalog import add_prompt
 from pipeline.store.leasing import LeaseRules
 from pipeline.store.questions import SKIP_REASONS
-from pipeline.store.schema import AssignmentRow, LabelerRow, PromptRow, TaskRow
+from pipeline.store.schema import (
+    AssignmentRow,
+    DemonstrationRow,
+    JudgmentRow,
+    LabelerRow,
+    PromptRow,
+    TaskRow,
+)
 from pipeline.store.schema_app import DraftRow, PromptReportRow, SkipRow
 from pipeline.store.showing import read_draft, show_task
 from pipeline.store.store import LabelStore
@@ -328,24 +335,27 @@ def _read_done(row: AssignmentRow) -> Done:
 
 def _count_done(session: Session, labeler_id: int, since: datetime) -> int:
     """Count the assignments whose first revision came since a time."""
-    done = 0
-    for rows in (submitting.JudgmentRow, submitting.DemonstrationRow):
-        query = (
-            select(func.count())
-            .join_from(rows, AssignmentRow, AssignmentRow.id == rows.assignment_id)
-            .where(
-                AssignmentRow.labeler_id == labeler_id, rows.revision == 1, rows.created >= since
-            )
-        )
-        done += session.scalars(query).one()
-    return done
+    mine = AssignmentRow.labeler_id == labeler_id
+    judged = (
+        select(func.count())
+        .join_from(JudgmentRow, AssignmentRow)
+        .where(mine, JudgmentRow.revision == 1, JudgmentRow.created >= since)
+    )
+    written = (
+        select(func.count())
+        .join_from(DemonstrationRow, AssignmentRow)
+        .where(mine, DemonstrationRow.revision == 1, DemonstrationRow.created >= since)
+    )
+    return session.scalars(judged).one() + session.scalars(written).one()
 
 
 def _count_waiting(session: Session, labeler: LabelerRow) -> int:
     held_out = labeler.group == "held_out"
     wanted: ColumnElement[bool] = TaskRow.held_out_overlap > 0 if held_out else TaskRow.overlap > 0
-    query = leasing.for_labeler(select(func.count()).select_from(TaskRow), labeler).where(
-        TaskRow.open, TaskRow.purpose == "work", wanted
+    query = (
+        select(func.count())
+        .select_from(TaskRow)
+        .where(TaskRow.open, TaskRow.purpose == "work", wanted, *leasing.suits(labeler))
     )
     return session.scalars(query).one()
 

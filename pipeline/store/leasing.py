@@ -17,9 +17,9 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from pipeline.errors import LeaseLostError, StoreError
@@ -204,8 +204,8 @@ def _find_task(
 def _next_for_everyone(session: Session, labeler: LabelerRow, purpose: str) -> TaskRow | None:
     """Return the next task of a purpose that every labeler meets once."""
     return session.scalar(
-        for_labeler(select(TaskRow), labeler)
-        .where(TaskRow.purpose == purpose)
+        select(TaskRow)
+        .where(*suits(labeler), TaskRow.purpose == purpose)
         .order_by(TaskRow.turn, TaskRow.id)
         .limit(1)
     )
@@ -248,16 +248,16 @@ def _repeat(session: Session, labeler: LabelerRow, now: datetime) -> TaskRow | N
     return again
 
 
-def for_labeler(query: Select[Any], labeler: LabelerRow) -> Select[Any]:
-    """Leave the tasks that a labeler may be given: not met before, of the kinds that they do."""
+def suits(labeler: LabelerRow) -> list[ColumnElement[bool]]:
+    """Say of a task whether a labeler may be given it: not met before, of a kind that they do."""
     met = exists().where(
         AssignmentRow.task_id == TaskRow.id,
         AssignmentRow.labeler_id == labeler.id,
         AssignmentRow.state != "leased",
     )
-    query = query.where(~met)
     kinds: Sequence[str] = TASK_KINDS if labeler.kinds is None else labeler.kinds
-    return query if set(kinds) >= set(TASK_KINDS) else query.where(TaskRow.kind.in_(kinds))
+    every_kind = set(kinds) >= set(TASK_KINDS)
+    return [~met] if every_kind else [~met, TaskRow.kind.in_(kinds)]
 
 
 def _lock_open_task(session: Session, labeler: LabelerRow, now: datetime) -> TaskRow | None:
@@ -272,8 +272,8 @@ def _lock_open_task(session: Session, labeler: LabelerRow, now: datetime) -> Tas
     wanted = TaskRow.held_out_overlap if group == "held_out" else TaskRow.overlap
     # Ids are hashes: their order mixes the prompts' sources and is the same in every run.
     open_tasks = (
-        for_labeler(select(TaskRow), labeler)
-        .where(TaskRow.open, TaskRow.purpose == "work", taken < wanted)
+        select(TaskRow)
+        .where(TaskRow.open, TaskRow.purpose == "work", taken < wanted, *suits(labeler))
         .order_by(TaskRow.turn, TaskRow.id)
         .limit(1)
         .options(joinedload(TaskRow.prompt, innerjoin=True))

@@ -115,7 +115,7 @@ class JudgmentRecord:
 
 PURPOSES: tuple[str, ...] = get_args(Purpose)
 # Left out of a row where they say nothing, as in the files of before they were asked.
-OPTIONAL = {
+OPTIONAL: dict[str, Any] = {
     "kind": "ranking",
     "purpose": "work",
     "repeats": None,
