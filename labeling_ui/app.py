@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI, Request
 from starlette.middleware import Middleware
@@ -81,7 +81,7 @@ def create_app(
     if parts is None:
         parts = _own_parts(store, accounts, settings.goal, rules, run_dir)
     # FastAPI's type knows handlers of all exceptions only.
-    handlers = cast("dict[Any, Any]", {**dict.fromkeys(ANSWERED, failed), **parts.failures})
+    handlers: dict[Any, Any] = {**dict.fromkeys(ANSWERED, failed), **parts.failures}
     app = FastAPI(
         docs_url=None,
         redoc_url=None,

@@ -323,7 +323,7 @@ class Desk:
 
 
 def _read_done(row: AssignmentRow) -> Done:
-    revisions = [*row.judgments, *row.demonstrations]
+    revisions: list[JudgmentRow | DemonstrationRow] = [*row.judgments, *row.demonstrations]
     return Done(
         id=row.id,
         kind=cast("TaskKind", row.task.kind),
