@@ -6,6 +6,7 @@ analytics off has to come first.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
 import os
@@ -103,10 +104,15 @@ def create_app(
     for page in MOUNTS:
         app.get(page)(_add_slash)
     app.mount("/static", StaticFiles(directory=STATIC))
+    # In a loop: outside of one, Gradio makes one for each of its locks and closes none.
+    asyncio.run(_mount_pages(app, parts, settings))
+    return app
+
+
+async def _mount_pages(app: FastAPI, parts: Parts, settings: AppSettings) -> None:
     label_page = Page("/label", parts.label_page(), labeler_name, parts.label_head)
     _mount(app, label_page, settings.page_bytes)
     _mount(app, Page("/lab", parts.lab_page(), lead_name), settings.lab_bytes)
-    return app
 
 
 def _own_parts(
