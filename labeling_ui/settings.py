@@ -121,12 +121,12 @@ def _read_network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 
 def _check_url(text: str) -> None:
-    url = urlsplit(text)
-    plain = url.path in ("", "/") and not (url.query or url.fragment or url.username)
     try:
+        url = urlsplit(text)
+        plain = url.path in ("", "/") and not (url.query or url.fragment or url.username)
         valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:
-        valid = False
+        plain = valid = False
     if not (plain and valid):
         raise ConfigError(
             "--public-url must be scheme, host and port alone (https://label.example.org), got "

@@ -16,7 +16,6 @@ from pipeline.store.accounts import Accounts
 from tests.labeling_ui.browsers import GOOD, HERE, lab_page, label_page
 
 
-
 class Clock:
     """A clock that moves only when told to."""
 
@@ -65,8 +64,6 @@ def accounts(store: LabelStore) -> Accounts:
         once = made.add(name, role)
         made.change_password(made.sign_in(name, once, "198.51.100.1").account.id, once, GOOD)
     return made
-
-
 
 
 @pytest.fixture

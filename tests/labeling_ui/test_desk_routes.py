@@ -136,10 +136,7 @@ def test_the_overview_has_what_the_page_shows(bob: Board, fill: Callable) -> Non
     }
 
 
-def test_a_labeler_who_is_not_admitted_sees_how_far_they_are(
-    bob: Board, store: LabelStore
-) -> None:
-
+def test_a_labeler_who_is_not_admitted_sees_how_far_they_are(bob: Board, store: LabelStore) -> None:
 
     with store.writing() as session:
         session.query(LabelerRow).where(LabelerRow.name == "bob").update({"admitted": False})
@@ -183,9 +180,7 @@ def test_there_is_no_task_where_there_is_nothing_to_do(bob: Board) -> None:
     assert bob.lease() is None
 
 
-def test_a_draft_is_saved_and_comes_back_with_the_task(
-    bob: Board, fill: Callable, clock
-) -> None:
+def test_a_draft_is_saved_and_comes_back_with_the_task(bob: Board, fill: Callable, clock) -> None:
     fill()
     task = bob.lease()
     clock.advance(10)

@@ -23,9 +23,7 @@ def behind(make_client: Callable[..., TestClient]) -> Callable[..., TestClient]:
 
     def make(address: str, **settings: object) -> TestClient:
         given = {"proxies": (PROXY,), **settings}
-        browser = make_client(
-            AppSettings(**given), "http://10.0.0.1:7860", client=(address, 40000)
-        )
+        browser = make_client(AppSettings(**given), "http://10.0.0.1:7860", client=(address, 40000))
         browser.headers["origin"] = PUBLIC
         return browser
 

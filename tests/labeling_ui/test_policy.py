@@ -49,7 +49,9 @@ def test_scripts_of_files_need_no_hash() -> None:
     assert hash_of("go()") in gradio_policy(b"<script data-src-x>go()</script>")
 
 
-@pytest.mark.parametrize("chunks", [[b"<script>go()</script>"], [b"<scr", b"ipt>go()</", b"script>"]])
+@pytest.mark.parametrize(
+    "chunks", [[b"<script>go()</script>"], [b"<scr", b"ipt>go()</", b"script>"]]
+)
 def test_a_page_is_held_until_it_is_whole(chunks: list[bytes]) -> None:
     sent: list[Message] = []
 

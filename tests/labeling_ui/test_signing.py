@@ -64,9 +64,7 @@ def test_signing_in_leads_back_to_where_one_wanted_to_go(
         "",
     ],
 )
-def test_no_other_site_can_be_gone_to(
-    wanted: str, client: TestClient, sign_in: Callable
-) -> None:
+def test_no_other_site_can_be_gone_to(wanted: str, client: TestClient, sign_in: Callable) -> None:
     assert own_path(wanted) == "/"
     assert sign_in(client, "bob", next=wanted).headers["location"] == "/"
     assert client.get("/signin", params={"next": wanted}).headers["location"] == "/"
@@ -107,7 +105,6 @@ def test_the_hours_of_a_session_are_the_cookies_too(
     make_client: Callable[..., TestClient], sign_in: Callable, clock
 ) -> None:
 
-
     browser = make_client(AppSettings(session=timedelta(hours=1)))
     assert "Max-Age=3600" in sign_in(browser, "bob").headers["set-cookie"]
     clock.advance(59)
@@ -116,9 +113,7 @@ def test_the_hours_of_a_session_are_the_cookies_too(
     assert browser.get("/label/", headers=SCRIPT).status_code == 401
 
 
-def test_a_wrong_password_says_so_and_keeps_the_name(
-    client: TestClient, sign_in: Callable
-) -> None:
+def test_a_wrong_password_says_so_and_keeps_the_name(client: TestClient, sign_in: Callable) -> None:
     answers = [sign_in(client, "bob", "wrong"), sign_in(client, "nobody", "wrong")]
     for answer in answers:
         assert answer.status_code == 400
@@ -195,6 +190,7 @@ def test_signing_in_as_somebody_else_ends_the_first_session(
     sign_in(client, "ada")
     first = client.cookies["steerline"]
     sign_in(client, "bob")
+    client.cookies.clear()
     client.cookies["steerline"] = first
     assert client.get("/lab/", headers=SCRIPT).status_code == 401
 

@@ -118,7 +118,6 @@ def test_a_store_of_a_newer_version_is_one_line(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
 
-
     with sqlite3.connect(tmp_path / "labels.db") as other:
         other.execute("UPDATE label_store_version SET version_num = '9999'")
     assert "has schema '9999' of a newer version" in refusal(capsys, config)
