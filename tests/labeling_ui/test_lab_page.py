@@ -18,12 +18,13 @@ from labeling_ui.lab_overview import build_overview
 from labeling_ui.lab_page import build_lab_page
 from labeling_ui.lab_people import build_people
 from labeling_ui.lab_reviews import build_reviews
+from labeling_ui.lab_tables import NONE
 from pipeline.records import Prompt, Ranking
 from pipeline.store import LabelStore, Written
 from pipeline.store.accounts import Accounts
 from pipeline.store.schema_app import PromptReportRow
 
-EVIL = '<img src=x onerror=alert(1)> **bold** ![x](https://evil.example/x.png)'
+EVIL = "<img src=x onerror=alert(1)> **bold** ![x](https://evil.example/x.png)"
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +212,7 @@ def test_labelers_are_measured_and_managed(lab: Lab) -> None:
     assert act("kinds", "ada", [])["ada"][4] == "all"
     assert act("remove", "bob", "clicks <b>")["bob"][5] == "clicks <b>"
     assert {one.labeler for one in lab.store.rankings()} == {"ada"}
-    assert act("restore", "bob")["bob"][5] == "–"
+    assert act("restore", "bob")["bob"][5] == NONE
     with pytest.raises(gr.Error, match="A labeler must be chosen"):
         act("admit", None)
     with pytest.raises(gr.Error, match="No account"):
@@ -291,7 +292,7 @@ def test_an_answer_is_reviewed(lab: Lab) -> None:
 
 def test_judgments_are_explored(lab: Lab) -> None:
     tab = Tab(lab, build_explorer)
-    labelers, stages, number, found, rows, chosen, cards = tab.open()
+    labelers, stages, number, found, rows, chosen, _ = tab.open()
     assert labelers["choices"] == ["ada", "bob"]
     assert stages["choices"] == ["people"]
     assert (number, found, len(rows)) == (1, "6 judgments, page 1 of 1", 6)
@@ -330,7 +331,9 @@ def test_known_answers_are_set_and_taken_back(lab: Lab) -> None:
     snapshot, known = tab.open()
     assert snapshot.startswith(lab.store.snapshot_hash())
     assert known == []
-    task = next(one.task for one in lab.oversight.judged() if one.task not in lab.oversight.adjudications())
+    task = next(
+        one.task for one in lab.oversight.judged() if one.task not in lab.oversight.adjudications()
+    )
     cards, purpose, order, answers = tab.call("open_task", f" {task} ")
     assert len(cards) == 4
     assert (purpose, order, answers) == ("gold", "", "")
@@ -355,7 +358,7 @@ def test_a_file_is_imported_from_the_page_and_not_kept(lab: Lab, tmp_path: Path)
     ]
     assert not path.exists()
     path.write_text(row + "{")
-    with pytest.raises(gr.Error, match="votes.jsonl:2: not a JSON object") as caught:
+    with pytest.raises(gr.Error, match=r"votes\.jsonl:2: not a JSON object") as caught:
         tab.call("bring_in", str(path), "test")
     assert str(tmp_path) not in caught.value.message
     assert not path.exists()
