@@ -46,10 +46,11 @@ ABOUT = """\
 
 Human preferences out of a Steerline label store, snapshot `{snapshot}`.
 
-* `preferences`: `prompt`, `chosen`, `rejected` as messages, as TRL's `RewardTrainer` and `DPOTrainer` take them: the
-  pairs that labelers of the train group decided. `margin` comes of the gap between the two ratings: 0, 1/3, 2/3 and 1
-  for 0, 1, 2 and 3 or more; 0 where none were given.
-* `rankings`: whole rankings, `ranks` with ties, 1 the best. Those whose `group` is `held_out` are for evaluation.
+* `preferences`: `prompt`, `chosen`, `rejected` as messages, as TRL's `RewardTrainer` and
+  `DPOTrainer` take them: the pairs that labelers of the train group decided. `margin` comes of the
+  gap between the two ratings: 0, 1/3, 2/3 and 1 for 0, 1, 2 and 3 or more; 0 without ratings.
+* `rankings`: whole rankings, `ranks` with ties, 1 the best. Those whose `group` is `held_out` are
+  for evaluation.
 """
 
 

@@ -1,7 +1,7 @@
 """Let only leads act on the lab's pages, and tell what went wrong in one line.
 
-The mount lets nobody else in, but Gradio's handlers can be called by number: each one asks again who
-it is, of the accounts as they are at that moment.
+The mount lets nobody else in, but Gradio's handlers can be called by number: each one asks again
+who it is, of the accounts as they are at that moment.
 """
 
 from __future__ import annotations

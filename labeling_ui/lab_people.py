@@ -49,17 +49,17 @@ def build_people(lab: Lab) -> Fill:
 
     actions = _Actions(lab, people, chosen, outputs)
     with gr.Row():
-        actions.button("Admit", lambda lead, name: lab.oversight.admit(name))
+        actions.button("Admit", lambda _, name: lab.oversight.admit(name))
         actions.button(
-            "Back to the screening", lambda lead, name: lab.oversight.admit(name, admitted=False)
+            "Back to the screening", lambda _, name: lab.oversight.admit(name, admitted=False)
         )
-        actions.button("Disable the account", lambda lead, name: lab.accounts.disable(name))
-        actions.button("Enable the account", lambda lead, name: lab.accounts.enable(name))
+        actions.button("Disable the account", lambda _, name: lab.accounts.disable(name))
+        actions.button("Enable the account", lambda _, name: lab.accounts.enable(name))
     with gr.Row():
         kinds = gr.CheckboxGroup(list(TASK_KINDS), label="Kinds of task, none for all")
         actions.button(
             "Save the kinds",
-            lambda lead, name, picked: lab.oversight.set_kinds(name, picked or None),
+            lambda _, name, picked: lab.oversight.set_kinds(name, picked or None),
             (kinds,),
         )
     _build_removal(lab, actions)
@@ -93,7 +93,7 @@ def _build_removal(lab: Lab, actions: _Actions) -> None:
                 lambda lead, name, why: lab.oversight.exclude(name, why, lead.name),
                 (reason,),
             )
-            actions.button("Restore", lambda lead, name: lab.oversight.restore(name))
+            actions.button("Restore", lambda _, name: lab.oversight.restore(name))
             look = gr.Button("Show what their work went into", size="sm")
         affected = table("Made from their work", AFFECTED)
 

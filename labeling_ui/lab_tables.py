@@ -23,7 +23,7 @@ from pipeline.store.standing import Person, Queue
 
 Cells = list[str | int]
 
-NONE = "–"
+NONE = "-"
 TIME = "%Y-%m-%d %H:%M"
 
 QUEUE = (

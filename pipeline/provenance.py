@@ -127,7 +127,7 @@ class _Walk:
         return None
 
     def _inherit(self, stage: str) -> _Reason | None:
-        """Follow the parents whose models a stage was made from; labels are named by its sources."""
+        """Follow the parents whose models a stage was made from."""
         found = []
         for parent, wanted in self._manifests[stage].parents.items():
             manifest = self._manifests.get(parent)

@@ -46,8 +46,8 @@ class Importer:
 
     A named labeler may judge a task twice. Where ``revises``, the second is a revision, as in the
     store's own files. Otherwise (a data set that has a pair in several rows, each voted on) it is
-    kept as a repeat: it tells whether the labeler agrees with themselves and does not reach
-    training.
+    kept as a repeat of the one before: it tells whether the labeler agrees with themselves and does
+    not reach training.
 
     Attributes:
         session: a writing session.
@@ -63,7 +63,7 @@ class Importer:
     now: datetime
     revises: bool = True
     unnamed: Counter[str] = field(default_factory=Counter)
-    named: Counter[tuple[str, str]] = field(default_factory=Counter)
+    latest: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def add(self, record: JudgmentRecord) -> bool:
         """Add one judgment or known answer and return whether it was new.
@@ -91,10 +91,10 @@ class Importer:
         if task is None:
             task = self._find_repeat(record, ids, record.repeats, labeler)
         elif not self.revises:
-            self.named[task.id, name] += 1
-            if self.named[task.id, name] > 1:
-                turn = self.named[task.id, name] - 1
-                task = self._find_repeat(record, ids, task.id, labeler, turn)
+            judged = task.id, name
+            if judged in self.latest:
+                task = self._find_repeat(record, ids, self.latest[judged], labeler)
+            self.latest[judged] = task.id
         return self._add_judgment(record, judgment, task, labeler)
 
     def _add_judgment(
@@ -145,13 +145,11 @@ class Importer:
         ids: list[str],
         original: str | None,
         labeler: LabelerRow,
-        turn: int = 1,
     ) -> TaskRow:
         """Return the task that shows a labeler another one again, made where there is none."""
         if original is None:
             raise StoreError("'repeats' is missing in a repeated judgment. Name the first task.")
-        name = (original, labeler.name) if turn == 1 else (original, labeler.name, turn)
-        row_id = hash_content("repeat", *name)
+        row_id = hash_content("repeat", original, labeler.name)
         task = self.session.get(TaskRow, row_id)
         if task is None:
             task = TaskRow(

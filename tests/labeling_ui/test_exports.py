@@ -94,7 +94,10 @@ def test_a_table_has_a_row_a_judgment_and_output() -> None:
             "=ada",
             (2, 1),
             prompt="-1",
-            outputs=(outputs("p", 1)[0], outputs("p", 2)[1].__class__("p/1", nasty, ("sft", "ppo"))),
+            outputs=(
+                outputs("p", 1)[0],
+                outputs("p", 2)[1].__class__("p/1", nasty, ("sft", "ppo")),
+            ),
             ratings=(3, 5),
             presented=(1, 0),
             flags=({"violent": True}, {}),
@@ -140,7 +143,9 @@ def test_the_data_set_is_what_datasets_reads(labeled: LabelStore, tmp_path: Path
         name: datasets.load_dataset(str(folder), name, cache_dir=str(tmp_path / "cache"))
         for name in ("preferences", "rankings")
     }
-    assert {name: {split: len(rows) for split, rows in one.items()} for name, one in found.items()} == {
+    assert {
+        name: {split: len(rows) for split, rows in one.items()} for name, one in found.items()
+    } == {
         "preferences": {"train": 2, "validation": 1},
         "rankings": {"train": 2, "validation": 1},
     }

@@ -146,9 +146,7 @@ def test_the_data_set_and_the_table_open(client: TestClient) -> None:
     assert len(list(csv.DictReader(io.StringIO(text)))) == 3 * 2
 
 
-def test_an_import_adds_all_and_counts_what_is_there(
-    client: TestClient, store: LabelStore
-) -> None:
+def test_an_import_adds_all_and_counts_what_is_there(client: TestClient, store: LabelStore) -> None:
     body = "".join(json.dumps({**ROW, "labeler": name}) + "\n" for name in ("cyd", "eve"))
     first = client.post("/api/lab/import?split=test&name=votes.jsonl", content=body)
     assert first.json() == {"added": 2, "duplicates": 0}
@@ -172,9 +170,7 @@ def test_a_half_valid_import_names_the_line_and_changes_nothing(
     client: TestClient, store: LabelStore, body: str, message: str
 ) -> None:
     before = store.export_rows()
-    answer = client.post(
-        "/api/lab/import?name=..%2Fvotes.jsonl", content=body.encode("latin-1")
-    )
+    answer = client.post("/api/lab/import?name=..%2Fvotes.jsonl", content=body.encode("latin-1"))
     assert answer.status_code == 400
     assert answer.json()["code"] == "refused"
     assert answer.json()["error"].startswith(message)

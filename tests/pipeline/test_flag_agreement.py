@@ -43,10 +43,7 @@ def test_ac1_equals_the_published_values() -> None:
     # The abstractors' table of the irrCAC package (Gwet): three categories, two raters.
     table = ((13, 0, 0), (0, 20, 7), (0, 4, 56))
     rows = [
-        np.eye(3)[i] + np.eye(3)[j]
-        for i in range(3)
-        for j in range(3)
-        for _ in range(table[i][j])
+        np.eye(3)[i] + np.eye(3)[j] for i in range(3) for j in range(3) for _ in range(table[i][j])
     ]
     assert gwet_ac1(np.array(rows)) == pytest.approx(0.8493305, abs=5e-8)
     # Four raters, five categories, missing answers (Gwet 2014, p. 120).

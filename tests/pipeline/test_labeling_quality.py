@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import json
 import os
 import random
 from datetime import timedelta
-from itertools import combinations, permutations
+from itertools import combinations, pairwise, permutations
 from pathlib import Path
 
 import numpy as np
@@ -76,11 +77,18 @@ def test_agreement_with_others_gold_and_oneself_equals_a_count_over_pairs() -> N
     items = draw(prompts=8, labelers=3, k=4, seed=1)
     again = [
         judged(
-            "l0", (1, 2, 3, 4), prompt=f"p{i}", task=f"again {i}", purpose="repeat", repeats=f"task p{i}"
+            "l0",
+            (1, 2, 3, 4),
+            prompt=f"p{i}",
+            task=f"again {i}",
+            purpose="repeat",
+            repeats=f"task p{i}",
         )
         for i in range(5)
     ]
-    truth = {f"task g{i}": answer(f"task g{i}", {f"g{i}/{j}": j + 1 for j in range(4)}) for i in range(3)}
+    truth = {
+        f"task g{i}": answer(f"task g{i}", {f"g{i}/{j}": j + 1 for j in range(4)}) for i in range(3)
+    }
     tests = [judged("l0", (1, 1, 2, 3), prompt=f"g{i}", purpose="gold") for i in range(3)]
     found = quality(*items, *again, *tests, known=truth)["l0"]
     own = [one for one in items if one.labeler == "l0"]
@@ -241,9 +249,7 @@ def test_flags_are_measured_over_outputs_of_ordinary_work() -> None:
 
 
 SCREENED = {
-    f"task p{i}": answer(
-        f"task p{i}", {f"p{i}/0": 1, f"p{i}/1": 2}, {f"p{i}/0": {"violent": True}}
-    )
+    f"task p{i}": answer(f"task p{i}", {f"p{i}/0": 1, f"p{i}/1": 2}, {f"p{i}/0": {"violent": True}})
     for i in range(4)
 }
 
@@ -361,14 +367,12 @@ def test_no_vote_of_a_real_data_set_is_lost_or_folded(pandalm: tuple) -> None:
 
 
 def test_the_figures_of_a_real_data_set_equal_independent_ones(pandalm: tuple) -> None:
-    import json
-
     file, found, _ = pandalm
     votes: dict[tuple[str, frozenset[str]], list[tuple[int, int, int]]] = {}
     for line in file.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         texts = row["completion_a"], row["completion_b"]
-        if not all(text.strip() for text in texts):
+        if not all(text.strip() for text in (row["prompt"], *texts)):
             continue
         sign = {"a": -1, "b": 1, "tie": 0}
         turn = 1 if texts[0] < texts[1] else -1
@@ -402,9 +406,9 @@ def test_the_figures_of_a_real_data_set_equal_independent_ones(pandalm: tuple) -
         name = f"pandalm-{number + 1}"
         assert by_name[name].value == pytest.approx(np.mean(own), abs=1e-12)
         twice = [
-            1 - abs(later[number] - said[0][number]) / 2
+            1 - abs(later[number] - before[number]) / 2
             for said in votes.values()
-            for later in said[1:]
+            for before, later in pairwise(said)
         ]
         one: LabelerQuality = quality(*found)[name]
         assert one.repeats.value == pytest.approx(np.mean(twice), abs=1e-12)

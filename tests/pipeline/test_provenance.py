@@ -98,7 +98,9 @@ def test_labels_of_which_nobody_noted_whose_they_are_may_be_theirs(make, line: P
 def test_an_exported_file_is_followed_by_its_hash(make, line: Path):
     make("sft", sources={"data/demonstrations.jsonl": WITH}, model_hash="s")
     assert found(line)["sft"] == (True, f"reads data/demonstrations.jsonl, labels {WITH[:12]}")
-    assert found(line, "cyd") == {}
+    # What the earlier model behind the others was tuned on is not known any more.
+    assert "sft" not in found(line, "cyd")
+    assert not any(certain for certain, _ in found(line, "cyd").values())
 
 
 def test_a_run_without_stages_has_nothing_to_find(tmp_path: Path):

