@@ -25,7 +25,18 @@ from pipeline.store.values import TaskKind
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 90
-WORDS = ("lake", "river", "harbour", "window", "garden", "letter", "market", "winter", "bridge", "sea")
+WORDS = (
+    "lake",
+    "river",
+    "harbour",
+    "window",
+    "garden",
+    "letter",
+    "market",
+    "winter",
+    "bridge",
+    "sea",
+)
 
 
 @dataclass(frozen=True)

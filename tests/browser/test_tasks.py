@@ -289,4 +289,3 @@ def test_the_screening_test_counts_its_tasks(desk: Desk, server: Server):
     expect(desk.title).to_have_text("All done")
     expect(desk.page.get_by_text("The lead will look at it and let you in.")).to_be_visible()
     assert len(server.judgments(newcomer)) == 2
-
