@@ -11,7 +11,10 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from email.message import Message
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
@@ -123,6 +126,14 @@ def test_a_store_of_a_newer_version_is_one_line(
     assert "has schema '9999' of a newer version" in refusal(capsys, config)
 
 
+class Answer(NamedTuple):
+    """What a server said."""
+
+    status: int
+    headers: Message
+    text: str
+
+
 class Served:
     """A server in a process of its own, until the test ends."""
 
@@ -139,7 +150,7 @@ class Served:
         assert found is not None, self.process.communicate(timeout=SECONDS)
         self.url = urlsplit(found.group(1))
 
-    def get(self, path: str, **headers: str) -> http.client.HTTPResponse:
+    def get(self, path: str, **headers: str) -> Answer:
         assert self.url.hostname is not None
         if self.url.scheme == "https":
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -150,8 +161,10 @@ class Served:
             )
         else:
             link = http.client.HTTPConnection(self.url.hostname, self.url.port, timeout=SECONDS)
-        link.request("GET", path, headers=headers)
-        return link.getresponse()
+        with closing(link):
+            link.request("GET", path, headers=headers)
+            answer = link.getresponse()
+            return Answer(answer.status, answer.headers, answer.read().decode())
 
     def stop(self) -> tuple[int, str, str]:
         self.process.send_signal(signal.SIGINT)
@@ -178,9 +191,10 @@ def test_it_serves_until_it_is_interrupted_and_ends_quietly(serve) -> None:
     served = serve()
     answer = served.get("/signin")
     assert answer.status == 200
-    assert "<h1>Sign in</h1>" in answer.read().decode()
-    assert answer.getheader("server") is None
-    assert served.get("/lab/", accept="text/html").getheader("location", "").startswith("/signin")
+    assert "<h1>Sign in</h1>" in answer.text
+    assert "server" not in answer.headers
+    led = served.get("/lab/", accept="text/html").headers["location"]
+    assert led.startswith("/signin")
     assert served.get("/signin", host="evil.example").status == 400
     assert served.stop() == (0, "", "")
 
