@@ -16,7 +16,7 @@ LABEL_HEAD = """\
 """What the mount of the page adds to its head: our own files, nothing inline, no other host's."""
 
 OPENING = """\
-<div class="board"><p class="opening">Opening your desk. This page needs JavaScript.</p></div>
+<div id="board"><p class="opening">Opening your desk. This page needs JavaScript.</p></div>
 """
 
 START = """\

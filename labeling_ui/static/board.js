@@ -96,7 +96,7 @@ class Board {
       ? `The instructions have changed: version ${version}. Please read them before you go on.`
       : "Welcome. Please read the instructions, and do a practice task if you are new.";
     const actions = [{ label: "Read them", run: () => this.#instructions() }];
-    if (!seen) actions.push({ label: "Practise", run: () => this.#practice() });
+    if (!seen) actions.push({ label: "Practice first", run: () => this.#practice() });
     this.#frame.notice("instructions", words, { actions });
   }
 

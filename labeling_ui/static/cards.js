@@ -57,7 +57,7 @@ export function outputCard(board, completion) {
     const count = work.tiers.length;
     const alone = rank !== null && work.tiers[rank - 1].length === 1;
     set(root, "aria-label", `Output ${letter}, ${place(ids, work.tiers, id)}, rated ${rating} of 7`);
-    rated.textContent = `${rating} of 7`;
+    rated.textContent = `${rating}/7`;
     set(rated, "aria-label", `Output ${letter} is rated ${rating} of 7: back to the rating`);
     remarks.textContent = trueOf(screen.flags, work.flags[id] ?? {});
     last.hidden = rank !== null;
@@ -74,7 +74,7 @@ export function outputCard(board, completion) {
 function rankOptions(ids, tiers, id) {
   const options = [h("option", { value: "0" }, "no rank")];
   for (const [index, tier] of tiers.entries()) {
-    const others = tier.filter((other) => other !== id).map((other) => letterOf(ids, other));
+    const others = tier.includes(id) ? [] : tier.map((other) => letterOf(ids, other));
     const company = others.length ? ` with ${others.join(", ")}` : "";
     options.push(h("option", { value: String(index + 1) }, `rank ${index + 1}${company}`));
   }

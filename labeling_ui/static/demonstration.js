@@ -9,7 +9,7 @@ import { h, newId } from "./dom.js";
  */
 export function demonstrationView(screen) {
   const id = newId("answer");
-  const area = writingArea({ id, rows: 12 }, () =>
+  const area = writingArea({ id, rows: 12, class: "writing tall" }, () =>
     screen.change({ ...screen.work, text: area.input.value }, { kind: "text" }),
   );
   const root = h(
@@ -25,7 +25,8 @@ export function demonstrationView(screen) {
 /** Make a text area that grows with its text and counts it. */
 export function writingArea(attributes, onInput) {
   const count = h("p.count");
-  const input = h("textarea.writing", {
+  const input = h("textarea", {
+    class: "writing",
     dir: "auto",
     spellcheck: "true",
     ...attributes,

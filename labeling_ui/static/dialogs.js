@@ -148,7 +148,7 @@ export function showFeedback(host, lines) {
     title: "How it went",
     body: lines.map((line) => h("p", {}, line)),
     actions: [
-      { name: "again", label: "Practise again" },
+      { name: "again", label: "Practice again" },
       { name: "done", label: "Back to work", main: true },
     ],
   });

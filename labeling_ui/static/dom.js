@@ -66,14 +66,8 @@ export function iconButton(name, label, onClick, attributes = {}) {
 }
 
 /** Make a label with a control of its own inside. */
-export function labeled(text, control, help = "") {
-  return h(
-    "label.field",
-    {},
-    h("span.field-name", {}, text),
-    help ? h("span.help", {}, help) : null,
-    control,
-  );
+export function labeled(text, control) {
+  return h("label.field", {}, h("span.field-name", {}, text), control);
 }
 
 let lastId = 0;

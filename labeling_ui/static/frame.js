@@ -18,8 +18,8 @@ export class Frame {
     this.on = on;
     const instructions = h("button", { on: { click: on.instructions } }, "Instructions ", h("kbd", {}, "?"));
     this.root = h(
-      "div.board",
-      {},
+      "div",
+      { id: "board" },
       h(
         "header.top",
         {},
@@ -123,7 +123,7 @@ export class Frame {
     const items = [
       item("Next task", this.on.work),
       item("My work", this.on.history),
-      item("Practise", this.on.practice),
+      item("Practice", this.on.practice),
       desk.admitted ? item("Write a prompt", this.on.ownPrompt) : null,
       desk.role === "lead" ? h("li", {}, h("a", { href: "/lab" }, "The lab")) : null,
     ];

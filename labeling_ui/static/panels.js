@@ -66,7 +66,7 @@ export function notesPanel(screen, promptFlags) {
       h("div.checks", {}, boxes.map((box) => box.root)),
     ),
   );
-  const root = h("div.notes", {}, none?.root, about, labeled("Comment", comment, "May stay empty."));
+  const root = h("div.notes", {}, none?.root, about, labeled("Comment (may stay empty)", comment));
   const sync = (work) => {
     if (none) none.input.checked = work.none_acceptable;
     for (const [at, { input }] of boxes.entries()) {

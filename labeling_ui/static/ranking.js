@@ -31,11 +31,12 @@ export class RankingView {
     for (const [id, card] of this.cards) this.#makeDraggable(id, card);
     const [trayId, tiersId] = [newId("tray"), newId("tiers")];
     this.trayCards = h("div.cards");
-    this.trayHint = h("p.hint");
+    this.trayHint = h("p.hint", {}, "Bring an output here to take it out again.");
+    this.trayTitle = h("h2", { id: trayId });
     this.tray = h(
       "section.tray",
       { "aria-labelledby": trayId },
-      h("h2", { id: trayId }, "Not ranked yet"),
+      this.trayTitle,
       this.trayHint,
       this.trayCards,
     );
@@ -76,10 +77,6 @@ export class RankingView {
     for (const card of this.cards.values()) card.sync(work);
     this.#refocus(focused);
     this.#glide(before);
-    const left = unranked(this.ids, work.tiers).length;
-    this.empty.hidden = work.tiers.length > 0;
-    this.root.classList.toggle("complete", left === 0);
-    this.trayHint.textContent = left ? "" : "Every output has a rank.";
     this.doubts.replaceChildren(
       ...doubts(this.screen.task, work).map((line) => h("li", {}, line)),
     );
@@ -140,13 +137,17 @@ export class RankingView {
 
   #arrange(tiers) {
     const tray = unranked(this.ids, tiers).map((id) => this.cards.get(id).root);
+    const complete = tray.length === 0;
     fill(this.trayCards, tray);
+    this.trayTitle.textContent = complete ? "Every output has a rank" : "Not ranked yet";
+    this.root.classList.toggle("complete", complete);
+    this.empty.hidden = tiers.length > 0;
     while (this.tiers.children.length > tiers.length) this.tiers.lastElementChild.remove();
     while (this.tiers.children.length < tiers.length) this.tiers.append(emptyTier());
     for (const [index, tier] of tiers.entries()) {
       const item = this.tiers.children[index];
       item.querySelector(".number").textContent = String(index + 1);
-      item.querySelector(".word").textContent = word(index, tiers);
+      item.querySelector(".word").textContent = word(index, tiers, complete);
       fill(item.querySelector(".cards"), tier.map((id) => this.cards.get(id).root));
     }
     const cards = [...this.root.querySelectorAll(".card")];
@@ -247,10 +248,14 @@ function emptyTier() {
   );
 }
 
-function word(index, tiers) {
-  const tied = tiers[index].length > 1 ? "tie" : "";
-  const ends = tiers.length < 2 ? "" : index === 0 ? "best" : index === tiers.length - 1 ? "worst" : "";
-  return [ends, tied].filter(Boolean).join(", ");
+/** Say what a rank is beside its number; which is the worst is known when all are ranked. */
+function word(index, tiers, complete) {
+  const last = complete && index > 0 && index === tiers.length - 1;
+  const words = [];
+  if (index === 0 && tiers.length > 1) words.push("best");
+  if (last) words.push("worst");
+  if (tiers[index].length > 1) words.push("tie");
+  return words.join(", ");
 }
 
 /** Make the elements the children, in order, touching only what differs. */

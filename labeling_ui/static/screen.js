@@ -38,7 +38,7 @@ export class TaskScreen {
     this.stage = h("div.stage");
     this.notes = notesPanel(this, desk.prompt_flags);
     this.workspace = h("div.workspace", {}, this.steps?.root, this.stage, this.notes.root);
-    this.body = h("div", { class: `task ${task.kind}` }, promptPanel(task.prompt), this.workspace);
+    this.body = h("div.task", { "data-kind": task.kind }, promptPanel(task.prompt), this.workspace);
     this.root = h("div.screen", {}, this.body, this.#bar());
     this.sync();
   }

@@ -1,4 +1,4 @@
-"""Move a mouse and a finger as people do: in steps, and to the edge where the aim is out of sight."""
+"""Move a mouse and a finger as people do, in steps; where the aim is out of sight, to the edge."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from playwright.sync_api import Locator, Page
 
 STEPS = 8
-EDGE = 100
+EDGE = 90
 """Nearer than this to an edge of the window, the board scrolls while something is dragged."""
 
 Edge = Literal["middle", "above", "below"]
@@ -25,8 +25,7 @@ def point_of(thing: Locator, edge: Edge = "middle") -> Point:
 
 def drag(page: Page, handle: Locator, to: Locator, edge: Edge = "middle") -> None:
     """Drag with the mouse."""
-    handle.scroll_into_view_if_needed()
-    start = point_of(handle)
+    start = _reach(page, handle)
     page.mouse.move(*start)
     page.mouse.down()
     _aim(page, page.mouse.move, start, lambda: point_of(to, edge))
@@ -35,18 +34,24 @@ def drag(page: Page, handle: Locator, to: Locator, edge: Edge = "middle") -> Non
 
 def swipe(page: Page, handle: Locator, to: Locator, edge: Edge = "middle") -> None:
     """Drag with a finger, by Chromium's own touch input."""
-    handle.scroll_into_view_if_needed()
     client = page.context.new_cdp_session(page)
 
     def touch(kind: str, *points: Point) -> None:
         touched = [{"x": x, "y": y} for x, y in points]
         client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": touched})
 
-    start = point_of(handle)
+    start = _reach(page, handle)
     touch("touchStart", start)
     _aim(page, lambda x, y: touch("touchMove", (x, y)), start, lambda: point_of(to, edge))
     touch("touchEnd")
     client.detach()
+
+
+def _reach(page: Page, handle: Locator) -> Point:
+    """Bring a handle into the middle of the window, and return where it is when all is still."""
+    page.evaluate("Promise.all(document.getAnimations().map(one => one.finished))")
+    handle.evaluate('one => one.scrollIntoView({ block: "center" })')
+    return point_of(handle)
 
 
 def _aim(

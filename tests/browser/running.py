@@ -120,7 +120,9 @@ class Server:
 
     def _add_task(self, kind: TaskKind, text: str, outputs: Sequence[str]) -> str:
         self._prompts += 1
-        prompt = Prompt.from_text(text or f"Tell me about the harbour, number {self._prompts}.")
+        # Spaces at the end do not show, and make each prompt another one.
+        text = text or "Tell me about the harbour and the ships that lie there."
+        prompt = Prompt.from_text(text + " " * self._prompts)
         self.store.add_prompts([prompt])
         samples = [SampledCompletion(output, Provenance("sft")) for output in outputs]
         ids = self.store.add_completions(prompt.id, samples)

@@ -119,7 +119,7 @@ def test_other_tasks_have_no_violation(
 def test_the_board_follows_the_dark(themed: Desk, server: Server, person: Person, scheme: str):
     server.add_ranking(4)
     themed.sign_in(person)
-    colour = themed.page.locator(".board").evaluate("one => getComputedStyle(one).backgroundColor")
+    colour = themed.page.locator("#board").evaluate("one => getComputedStyle(one).backgroundColor")
     channels = [int(part) for part in colour.strip("rgb()").split(",")]
     assert (sum(channels) > 600) == (scheme == "light")
 
@@ -148,7 +148,7 @@ def test_targets_are_large_enough_for_a_finger(phone: Desk, server: Server, pers
     phone.rate_by_key()
     phone.rank_by_key(["AB", "C"])
     sizes = phone.page.locator(
-        ".board :is(button, select, summary, .handle, label.choice):visible"
+        "#board :is(button, select, summary, .handle, label.choice):visible"
     ).evaluate_all(
         "found => found.map(one => [one.outerHTML.slice(0, 80),"
         " one.getBoundingClientRect().width, one.getBoundingClientRect().height])"

@@ -99,7 +99,7 @@ def test_a_draft_of_another_person_is_never_shown(desk: Desk, server: Server, pe
     server.add_ranking(4)
     desk.sign_in(person)
     desk.rate_by_key()
-    desk.page.get_by_label("Comment").fill("my own remark")
+    desk.page.get_by_label("Comment (may stay empty)").fill("my own remark")
     desk.wait_saved()
     desk.menu("Sign out")
     second = server.add_person()

@@ -106,18 +106,18 @@ def test_every_change_can_be_undone_and_done_again(desk: Desk, server: Server, p
     page.get_by_label("None is acceptable").check()
     page.get_by_text("About the prompt").click()
     page.get_by_label("Ambiguous").check()
-    page.get_by_label("Comment").fill("B and C say the same")
+    page.get_by_label("Comment (may stay empty)").fill("B and C say the same")
     page.get_by_role("heading", name="Ranking, best first").click()
     for _ in range(4):
         page.keyboard.press("Control+z")
     expect(page.get_by_label("None is acceptable")).not_to_be_checked()
     expect(page.get_by_label("Ambiguous")).not_to_be_checked()
-    expect(page.get_by_label("Comment")).to_have_value("")
+    expect(page.get_by_label("Comment (may stay empty)")).to_have_value("")
     assert desk.tiers() == [["A"], ["B", "C"]]
     for _ in range(4):
         page.keyboard.press("Control+Shift+Z")
     expect(page.get_by_label("None is acceptable")).to_be_checked()
-    expect(page.get_by_label("Comment")).to_have_value("B and C say the same")
+    expect(page.get_by_label("Comment (may stay empty)")).to_have_value("B and C say the same")
     assert desk.tiers() == [["A"], ["B", "C"], ["D"]]
     undo = page.get_by_role("button", name="Undo")
     while undo.is_enabled():
@@ -162,7 +162,7 @@ def test_yes_no_fields_reach_the_store(desk: Desk, server: Server, person: Perso
     desk.rank_by_key(["A", "B", "C", "D"])
     page.get_by_text("About the prompt").click()
     page.get_by_label("Closed domain").check()
-    page.get_by_label("Comment").fill("Fine.")
+    page.get_by_label("Comment (may stay empty)").fill("Fine.")
     ids = desk.ids()
     desk.submit()
     (judgment,) = server.judgments(person)
@@ -175,7 +175,7 @@ def test_what_is_missing_is_named(desk: Desk, server: Server, person: Person):
     server.add_ranking(4)
     desk.sign_in(person)
     page = desk.page
-    page.get_by_role("button", name="Rank", exact=True).click()
+    page.get_by_role("button", name="Rank", exact=True).click(force=True)
     expect(desk.notice("Rate output A before you rank.")).to_be_visible()
     desk.rate_all(RATINGS)
     page.keyboard.press("a")
@@ -213,7 +213,7 @@ def test_moves_are_announced(desk: Desk, server: Server, person: Person):
     server.add_ranking(4)
     desk.sign_in(person)
     desk.rate_by_key()
-    live = desk.page.locator("[aria-live=polite]")
+    live = desk.page.locator("#board [aria-live=polite]")
     desk.rank_by_key(["A", "C"])
     desk.page.keyboard.press("=")
     expect(live).to_have_text("Output C: rank 1 of 1, tied with A")

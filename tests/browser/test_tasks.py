@@ -86,7 +86,7 @@ def test_edit_after_submit_makes_a_revision(desk: Desk, server: Server, person: 
     expect(desk.title).to_have_text("All done")
     assert len(server.judgments(person)) == 1
 
-    page.get_by_role("button", name="My work").click()
+    page.get_by_role("button", name="My work", exact=True).click()
     page.get_by_role("dialog", name="My work").get_by_role("button", name="Edit").click()
     expect(page.locator(".ranking")).to_be_visible()
     assert desk.tiers() == [["A"], ["B", "C", "D"]]
@@ -103,7 +103,7 @@ def test_edit_after_submit_makes_a_revision(desk: Desk, server: Server, person: 
 def test_practice_stores_nothing_and_comments(desk: Desk, server: Server, person: Person):
     server.add_ranking(5)
     desk.sign_in(person)
-    desk.menu("Practise")
+    desk.menu("Practice")
     expect(desk.title).to_have_text("Practice")
     letters = desk.letters()
     desk.rate_by_key()
@@ -174,7 +174,7 @@ def test_write_an_answer(desk: Desk, server: Server, person: Person):
     desk.wait_saved()
     page.reload()
     expect(answer).to_have_value("Air scatters blue light most.", timeout=20_000)
-    page.get_by_label("Comment").fill("short")
+    page.get_by_label("Comment (may stay empty)").fill("short")
     desk.submit()
     (written,) = server.demonstrations(person)
     assert written.text == "Air scatters blue light most."
