@@ -17,8 +17,9 @@ ANSWER_FIELDS = {"completion", "completions", "output", "reference", "chosen", "
 PAIR_FIELDS = {"completion_a", "completion_b", "model_a", "model_b", "votes"}
 JUDGMENT_FIELDS = {"ranks", "ratings", "flags", "comment", "labeler", "group", "simulated", "split"}
 STORE_FIELDS = {"active_seconds", "presented", "overlap", "revision", "key", "created", "meta"}
+APP_FIELDS = {"held_out_overlap", "prompt_flags", "none_acceptable", "instructions", "interface"}
 KNOWN_FIELDS = frozenset(
-    QUESTION_FIELDS | ANSWER_FIELDS | PAIR_FIELDS | JUDGMENT_FIELDS | STORE_FIELDS
+    QUESTION_FIELDS | ANSWER_FIELDS | PAIR_FIELDS | JUDGMENT_FIELDS | STORE_FIELDS | APP_FIELDS
 )
 
 

@@ -11,7 +11,7 @@ from pipeline.config.source import Source
 from pipeline.data import read_rankings
 from pipeline.errors import DataError
 from pipeline.records import Prompt, Ranking
-from pipeline.store import LabelStore
+from pipeline.store import Judgment, LabelStore
 
 ASK = {"role": "user", "content": "Hi"}
 GOOD = {"role": "assistant", "content": "good"}
@@ -75,7 +75,14 @@ def test_the_stores_export_reads_as_the_stores_own_rankings(tmp_path):
     ]
     with LabelStore.open(f"sqlite:///{tmp_path / 'labels.db'}") as store:
         store.import_rankings(given, split="train", source="test")
+        store.create_ranking_tasks(3)
+        task = store.lease_task(store.add_labeler("cyd"))
+        ranks = {choice.id: rank for rank, choice in enumerate(task.completions, start=1)}
+        answers = {"prompt_flags": {"ambiguous": True}, "none_acceptable": True}
+        made = Judgment(ranks, **answers, instructions=2, interface="1", active_seconds=3.5)
+        store.submit(task.token, made, "key")
         store.export_jsonl(path)
+        assert len(store.rankings()) == 4
         assert read_rankings([Source(str(path))], 0) == store.rankings()
 
 
