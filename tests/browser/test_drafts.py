@@ -59,7 +59,9 @@ def test_another_device_goes_on_where_this_one_was(
     expect(desk.page.get_by_label("Comment (may stay empty)")).to_have_value("half-way, and more")
     desk.wait_saved()
     other.page.reload()
-    expect(other.page.get_by_label("Comment (may stay empty)")).to_have_value("half-way, and more", timeout=20_000)
+    expect(other.page.get_by_label("Comment (may stay empty)")).to_have_value(
+        "half-way, and more", timeout=20_000
+    )
 
 
 def test_a_killed_server_loses_nothing(desk: Desk, server: Server, person: Person):
@@ -89,7 +91,9 @@ def test_offline_says_so_and_saves_when_it_is_back(desk: Desk, server: Server, p
     desk.wait_saved()
     desk.page.evaluate("localStorage.clear()")
     desk.page.reload()
-    expect(desk.page.get_by_label("Comment (may stay empty)")).to_have_value("in a long tunnel", timeout=20_000)
+    expect(desk.page.get_by_label("Comment (may stay empty)")).to_have_value(
+        "in a long tunnel", timeout=20_000
+    )
 
 
 def test_a_full_disk_is_told_and_the_draft_kept(desk: Desk, server: Server, person: Person):
@@ -103,7 +107,9 @@ def test_a_full_disk_is_told_and_the_draft_kept(desk: Desk, server: Server, pers
     desk.page.get_by_label("Comment (may stay empty)").fill("kept all the same")
     expect(desk.state).to_contain_text("Not saved: the server cannot write at the moment.")
     desk.page.reload()
-    expect(desk.page.get_by_label("Comment (may stay empty)")).to_have_value("kept all the same", timeout=20_000)
+    expect(desk.page.get_by_label("Comment (may stay empty)")).to_have_value(
+        "kept all the same", timeout=20_000
+    )
     desk.page.unroute("**/api/desk/draft")
     desk.wait_saved()
 
