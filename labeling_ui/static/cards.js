@@ -35,7 +35,7 @@ export function outputCard(board, completion) {
   });
   const last = h(
     "button.small",
-    { "aria-label": `Rank output ${letter} next`, on: { click: () => go(append) } },
+    { "aria-label": `Rank next: output ${letter}`, on: { click: () => go(append) } },
     "Rank next",
   );
   const up = iconButton("up", `Move output ${letter} up`, () => go(moveUp));
@@ -58,7 +58,7 @@ export function outputCard(board, completion) {
     const alone = rank !== null && work.tiers[rank - 1].length === 1;
     set(root, "aria-label", `Output ${letter}, ${place(ids, work.tiers, id)}, rated ${rating} of 7`);
     rated.textContent = `${rating}/7`;
-    set(rated, "aria-label", `Output ${letter} is rated ${rating} of 7: back to the rating`);
+    set(rated, "aria-label", `${rating}/7: change the rating of output ${letter}`);
     remarks.textContent = trueOf(screen.flags, work.flags[id] ?? {});
     last.hidden = rank !== null;
     for (const button of [up, down]) button.hidden = rank === null;

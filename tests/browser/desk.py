@@ -94,6 +94,7 @@ class Desk:
 
     def rank_by_key(self, order: Sequence[str]) -> None:
         """Rank by letters and digits: one string a rank, its letters are tied."""
+        self.title.focus()
         for rank, letters in enumerate(order, start=1):
             for letter in letters:
                 self.page.keyboard.press(letter.lower())

@@ -27,7 +27,7 @@ def test_four_outputs_with_the_mouse(desk: Desk, server: Server, person: Person)
     assert desk.tiers() == [["D"], ["A"], ["B", "C"]]
     drag(page, desk.card("D").locator(".handle"), page.locator(".tray"))
     assert desk.tray() == ["D"]
-    desk.card("D").get_by_role("button", name="Rank output D next").click()
+    desk.card("D").get_by_role("button", name="Rank next: output D").click()
     order = ["A", "BC", "D"]
     ranks, ids = desk.ranks(order), desk.ids()
     desk.submit()
@@ -47,7 +47,7 @@ def test_a_finger_ranks_nine_outputs(phone: Desk, server: Server, person: Person
     phone.rate_by_key()
     page = phone.page
     for letter in "ABCDEFG":
-        phone.card(letter).get_by_role("button", name=f"Rank output {letter} next").tap()
+        phone.card(letter).get_by_role("button", name=f"Rank next: output {letter}").tap()
     page.get_by_label("Rank of output H").select_option("7")
     page.get_by_label("Rank of output J").select_option("1")
     assert phone.tiers() == [["A", "J"], ["B"], ["C"], ["D"], ["E"], ["F"], ["G", "H"]]

@@ -229,7 +229,7 @@ def test_compare_two_answers_blind(desk: Desk, server: Server, person: Person):
     expect(page.get_by_label("B is better")).to_be_checked()
     page.get_by_label("Both are bad").check()
     desk.submit()
-    page.get_by_text("Tie", exact=True).click()
+    page.get_by_label("Tie", exact=True).check()
     desk.submit()
     decided, tied = server.judgments(person)
     assert sorted(decided.ranks.values()) == [1, 2]
