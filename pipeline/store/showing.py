@@ -19,9 +19,10 @@ def show_task(session: Session, assignment: AssignmentRow) -> Task:
     texts = {row.id: row.text for row in task.completions}
     draft = session.get(DraftRow, assignment.id)
     submitted: Judgment | Written | None = None
-    if assignment.judgments:
+    # Only finished work has something submitted: a lease saves two queries.
+    if assignment.state == "done" and assignment.judgments:
         submitted = read_judgment(assignment.judgments[-1])
-    elif assignment.demonstrations:
+    elif assignment.state == "done" and assignment.demonstrations:
         submitted = read_written(assignment.demonstrations[-1])
     return Task(
         id=task.id,

@@ -7,7 +7,7 @@ then; the same key for something else is refused.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, joinedload
@@ -102,14 +102,10 @@ def append_judgment(
         ranks=dict(judgment.ranks),
         ratings=None if judgment.ratings is None else dict(judgment.ratings),
         flags=_stored_flags(judgment),
-        comment=judgment.comment,
-        prompt_flags=dict(judgment.prompt_flags),
         none_acceptable=judgment.none_acceptable,
-        instructions=judgment.instructions,
-        interface=judgment.interface,
         simulated=assignment.labeler.kind == "simulated",
-        active_seconds=judgment.active_seconds,
         created=now,
+        **_circumstances(judgment),
     )
     session.add(row)
     finish(session, assignment, "done")
@@ -131,13 +127,9 @@ def append_demonstration(
         revision=revision or _next_revision(session, DemonstrationRow, assignment),
         idempotency_key=key,
         text=written.text,
-        comment=written.comment,
-        prompt_flags=dict(written.prompt_flags),
-        instructions=written.instructions,
-        interface=written.interface,
         simulated=assignment.labeler.kind == "simulated",
-        active_seconds=written.active_seconds,
         created=now,
+        **_circumstances(written),
     )
     session.add(row)
     finish(session, assignment, "done")
@@ -164,12 +156,8 @@ def read_judgment(row: JudgmentRow) -> Judgment:
         ranks=row.ranks,
         ratings=row.ratings,
         flags=row.flags,
-        comment=row.comment,
-        prompt_flags=row.prompt_flags,
         none_acceptable=row.none_acceptable,
-        instructions=row.instructions,
-        interface=row.interface,
-        active_seconds=row.active_seconds,
+        **_circumstances(row),
     )
 
 
@@ -177,12 +165,19 @@ def read_written(row: DemonstrationRow) -> Written:
     """Return the written answer of a stored row."""
     return Written(
         text=row.text,
-        comment=row.comment,
-        prompt_flags=row.prompt_flags,
-        instructions=row.instructions,
-        interface=row.interface,
-        active_seconds=row.active_seconds,
+        **_circumstances(row),
     )
+
+
+def _circumstances(work: Judgment | Written | JudgmentRow | DemonstrationRow) -> dict[str, Any]:
+    """Return what judgments and written answers have in common, stored or not."""
+    return {
+        "comment": work.comment,
+        "prompt_flags": dict(work.prompt_flags),
+        "instructions": work.instructions,
+        "interface": work.interface,
+        "active_seconds": work.active_seconds,
+    }
 
 
 def _check_work(assignment: AssignmentRow, work: Judgment | Written) -> None:
@@ -238,6 +233,8 @@ def _same_answer(row: DemonstrationRow, written: Written) -> bool:
 
 
 def _next_revision(session: Session, rows: type[Row], assignment: AssignmentRow) -> int:
+    if assignment.state != "done":
+        return 1
     query = select(func.max(rows.revision)).where(rows.assignment_id == assignment.id)
     return (session.scalars(query).one() or 0) + 1
 
