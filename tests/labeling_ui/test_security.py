@@ -158,6 +158,7 @@ def test_an_answer_that_broke_off_is_cut(client: TestClient, sign_in: Callable) 
     sent: list[Message] = []
 
     async def broken(scope: object, receive: object, send: Callable) -> None:
+        del scope, receive
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
         raise ZeroDivisionError
@@ -297,17 +298,18 @@ def test_a_length_that_is_no_number_is_refused(stated: str) -> None:
 
         headers = [(b"content-length", stated.encode())]
         scope = {"type": "http", "path": "/api/x", "method": "POST", "headers": headers}
-        await BodyLimit(unreachable, lambda path: 10)(scope, nothing, keep)
+        await BodyLimit(unreachable, lambda _path: 10)(scope, nothing, keep)
 
     asyncio.run(ask())
     assert sent[0]["status"] == 413
 
 
-def test_streams_are_not_held(client: TestClient) -> None:
+def test_streams_are_not_held() -> None:
     """Show that each part of an answer leaves before the next one is made."""
     log: list[str] = []
 
     async def stream(scope: object, receive: object, send: Callable) -> None:
+        del scope, receive
         headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         for number in range(3):
@@ -320,7 +322,7 @@ def test_streams_are_not_held(client: TestClient) -> None:
             log.append(f"sent {message['body'].decode()}")
 
     async def ask() -> None:
-        app = Shield(BodyLimit(SameOrigin(stream), lambda path: 10))
+        app = Shield(BodyLimit(SameOrigin(stream), lambda _path: 10))
         scope = {"type": "http", "path": "/label/x", "method": "GET", "headers": []}
         await app(scope, nothing, keep)
 
