@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, FastAPI, Request
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from labeling_ui.failing import ANSWERED, failed
@@ -103,6 +103,7 @@ def create_app(
         app.include_router(router)
     for page in MOUNTS:
         app.get(page)(_add_slash)
+    app.get("/favicon.ico")(_show_icon)
     app.mount("/static", StaticFiles(directory=STATIC))
     # In a loop: outside of one, Gradio makes one for each of its locks and closes none.
     asyncio.run(_mount_pages(app, parts, settings))
@@ -154,6 +155,11 @@ def largest_body(settings: AppSettings, path: str) -> int:
     if path.startswith(("/api/desk/", "/label/")):
         return settings.desk_bytes
     return settings.lab_bytes if path.startswith(("/api/lab/", "/lab/")) else settings.page_bytes
+
+
+def _show_icon() -> Response:
+    # Gradio's pages name no icon, so that browsers look for this one.
+    return FileResponse(STATIC / "icon.svg", media_type="image/svg+xml")
 
 
 def _add_slash(request: Request) -> Response:

@@ -19,7 +19,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau
 
 from pipeline.records import Ranking
 
@@ -162,6 +161,9 @@ def mean_kendall_tau(
     Returns:
         The estimate, ``count`` being pairs of rankings, or None where there is no such pair.
     """
+    # Not at the top: it takes 0.7 s to import, and the labeling app is to open at once.
+    from scipy.stats import kendalltau
+
     tallies: list[tuple[float, float]] = []
     for group in _by_prompt(rankings):
         total, pairs = 0.0, 0

@@ -147,6 +147,11 @@ def test_gradio_is_mounted_without_what_it_adds_by_default(lead: TestClient) -> 
         assert not config.get("mcp_server")
 
 
+def test_browsers_find_an_icon_without_signing_in(client: TestClient) -> None:
+    answer = client.get("/favicon.ico")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/svg+xml")
+
+
 def test_a_large_file_is_refused(lead: TestClient) -> None:
     limit = AppSettings().lab_bytes
     files = {"files": ("x.jsonl", b"x" * (limit + 1))}
