@@ -130,13 +130,11 @@ def _own_parts(
     from labeling_ui.lab_routes import lab_routes
     from labeling_ui.label_page import LABEL_HEAD, build_label_page
 
+    desk = desk_routes(store, rules=rules, goal=goal, interface=interface_version())
     return Parts(
         label_page=build_label_page,
         lab_page=functools.partial(build_lab_page, store, accounts, run_dir),
-        routers=(
-            desk_routes(store, rules=rules, goal=goal, interface=interface_version()),
-            lab_routes(store),
-        ),
+        routers=(desk, lab_routes(store)),
         failures=FAILURES,
         label_head=LABEL_HEAD,
     )

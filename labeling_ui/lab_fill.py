@@ -25,7 +25,6 @@ def table(label: str, headers: Sequence[str]) -> gr.Dataframe:
         headers=list(headers),
         datatype="str",
         interactive=False,
-        wrap=True,
         buttons=[],
         max_height=600,
     )

@@ -39,15 +39,19 @@ def build_inbox(lab: Lab) -> Fill:
 
     def show_list(lead: Account) -> tuple[Any, ...]:
         del lead
-        disputes = lab.oversight.inbox(judged=lab.records.judged())
+        disputes = _disputes(lab)
         listed = [(_describe(one), one.task) for one in disputes[:SHOWN]]
         more = f", the first {SHOWN} are listed" if len(disputes) > SHOWN else ""
-        return f"{len(disputes)} tasks{more}", choices(listed), "", [], None, "", ""
+        first = disputes[0] if disputes else None
+        return (
+            f"{len(disputes)} tasks{more}",
+            choices(listed, first.task if first else None),
+            *_show(first),
+        )
 
     def show_task(lead: Account, task: str | None) -> tuple[Any, ...]:
         del lead
-        found = _find(lab, task)
-        return "\n".join(found.reasons), dispute_cards(found), None, "", ""
+        return _show(_find(lab, task))
 
     def take_decision(
         lead: Account, task: str | None, said: str | None, typed: str, why: str
@@ -114,10 +118,19 @@ def _summary(item: Judged) -> str:
     return "\n".join(lines)
 
 
+def _disputes(lab: Lab) -> list[Dispute]:
+    return lab.oversight.inbox(judged=lab.records.judged())
+
+
+def _show(dispute: Dispute | None) -> tuple[Any, ...]:
+    """Return the reasons and cards of a task, and an empty form."""
+    if dispute is None:
+        return "", [], None, "", ""
+    return "\n".join(dispute.reasons), dispute_cards(dispute), None, "", ""
+
+
 def _find(lab: Lab, task: str | None) -> Dispute:
-    found = next(
-        (one for one in lab.oversight.inbox(judged=lab.records.judged()) if one.task == task), None
-    )
+    found = next((one for one in _disputes(lab) if one.task == task), None)
     if found is None:
         raise StoreError("The task must wait in the inbox, but it does not. Open the inbox again.")
     return found

@@ -24,7 +24,7 @@ HOURS = 48
 def build_overview(lab: Lab) -> Fill:
     """Return what the overview shows."""
     with gr.Row():
-        days = gr.LinePlot(
+        days = gr.BarPlot(
             x="day", y="done", color="labeler", title="Done a day (UTC)", height=280, buttons=[]
         )
         hours = gr.BarPlot(

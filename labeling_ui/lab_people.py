@@ -12,15 +12,22 @@ from labeling_ui.lab_access import Lab, tell
 from labeling_ui.lab_fill import Fill, choices, table
 from labeling_ui.lab_tables import (
     AFFECTED,
-    LABELERS,
+    PEOPLE,
+    QUALITY,
     SCREENINGS,
     affected_rows,
-    labeler_rows,
+    people_rows,
+    quality_rows,
     screening_rows,
 )
 from pipeline.agreement import Bootstrap
 from pipeline.errors import StoreError
-from pipeline.labeling_quality import measure_labelers, measure_screening
+from pipeline.labeling_quality import (
+    LabelerQuality,
+    Screening,
+    measure_labelers,
+    measure_screening,
+)
 from pipeline.provenance import find_affected
 from pipeline.store.account_rows import ROLES, Role
 from pipeline.store.accounts import Account
@@ -32,17 +39,20 @@ BOOTSTRAP = Bootstrap(samples=400)
 
 def build_people(lab: Lab) -> Fill:
     """Return what the page of labelers shows."""
-    labelers = table("Labelers, with 95 % intervals over prompts", LABELERS)
+    labelers = table("Labelers", PEOPLE)
+    figures = table("Quality, with 95 % intervals over prompts", QUALITY)
     screenings = table("Screening: 75 % on flags, 75 % on rankings, 6 of 7 on texts", SCREENINGS)
     chosen = gr.Dropdown(label="Labeler", choices=[])
-    outputs = (labelers, screenings, chosen)
+    outputs = (labelers, figures, screenings, chosen)
 
     def people(lead: Account, name: str | None = None) -> tuple[Any, ...]:
         del lead
         found = lab.oversight.people()
         names = [person.name for person in found]
+        quality = _quality(lab)
         return (
-            labeler_rows(found, {one.name: one for one in lab.accounts.list()}, _quality(lab)),
+            people_rows(found, {one.name: one for one in lab.accounts.list()}, quality),
+            quality_rows(quality.values()),
             screening_rows(_screening(lab)),
             choices([(one, one) for one in names], name if name in names else None),
         )
@@ -145,12 +155,12 @@ def check_chosen(name: str | None) -> str:
     return name
 
 
-def _quality(lab: Lab) -> dict[str, Any]:
+def _quality(lab: Lab) -> dict[str, LabelerQuality]:
     found = measure_labelers(lab.records.judged(), lab.oversight.gold(), BOOTSTRAP)
     return {one.labeler: one for one in found}
 
 
-def _screening(lab: Lab) -> dict[str, Any]:
+def _screening(lab: Lab) -> dict[str, Screening]:
     scores: dict[str, list[int]] = defaultdict(list)
     for answer in lab.oversight.answers():
         if answer.purpose == "screening" and answer.review and answer.review.score is not None:

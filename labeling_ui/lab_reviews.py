@@ -35,19 +35,12 @@ def build_reviews(lab: Lab) -> Fill:
         del lead
         found = [one for one in lab.oversight.answers() if _state(one) == wanted]
         listed = [(_describe(one), one.id) for one in found]
-        return f"{len(found)} {wanted}", choices(listed), [], None, None, ""
+        first = found[0] if found else None
+        return f"{len(found)} {wanted}", choices(listed, first.id if first else None), *_show(first)
 
     def show_answer(lead: Account, number: int | None) -> tuple[Any, ...]:
         del lead
-        answer = _find(lab, number)
-        review = answer.review
-        given = None if review is None or review.score is None else str(review.score)
-        return (
-            answer_cards(answer),
-            None if review is None else review.verdict,
-            given,
-            "" if review is None else review.comment,
-        )
+        return _show(_find(lab, number))
 
     def save_review(
         lead: Account,
@@ -80,6 +73,17 @@ def answer_cards(answer: Answer) -> list[Card]:
         "Their work is removed from training." if answer.excluded else "",
     ]
     return [*prompt_cards(answer.prompt), card("Answer", answer.text, notes)]
+
+
+def _show(answer: Answer | None) -> tuple[Any, ...]:
+    """Return the cards of an answer, and its newest review to fill the form."""
+    if answer is None:
+        return [], None, None, ""
+    review = answer.review
+    if review is None:
+        return answer_cards(answer), None, None, ""
+    score = None if review.score is None else str(review.score)
+    return answer_cards(answer), review.verdict, score, review.comment
 
 
 def _state(answer: Answer) -> str:

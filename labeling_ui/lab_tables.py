@@ -32,15 +32,18 @@ QUEUE = (
 MEASURES = ("Measure", "Value", "From", "To", "Prompts", "Counted")
 FLAGS = ("Question", "Share of yes", "Alpha", "AC1", "Prompts", "Answers")
 WINS = ("Stage", "Against", "Preferred", "From", "To", "Prompts", "Comparisons")
-LABELERS = (
+PEOPLE = (
     *("Labeler", "Group", "Account", "Admitted", "Kinds", "Removed", "Judgments", "Skipped"),
-    *("Seconds", "Agrees with others", "With known answers", "On flags", "With themselves"),
+    "Seconds a task",
+)
+QUALITY = (
+    *("Labeler", "Agrees with others", "With known answers", "On flags", "With themselves"),
     *("First shown wins", "Longer wins", "Longer wins, others", "Fast less slow"),
 )
 SCREENINGS = ("Labeler", "Tasks", "Flags", "Rankings", "Demonstrations", "Result")
 AFFECTED = ("Stage", "Status", "Sure", "Why", "Model", "Checkpoints", "Finished")
 JUDGMENTS = (
-    *("Number", "When (UTC)", "Labeler", "Split", "Kind", "Purpose", "Prompt", "Order", "Revision"),
+    *("No.", "When (UTC)", "Labeler", "Split", "Kind", "Purpose", "Prompt", "Order", "Revision"),
 )
 
 
@@ -99,15 +102,16 @@ def win_rows(rates: Iterable[WinRate]) -> list[Cells]:
     return [[one.stage, one.against, *_estimate(one.share)] for one in rates]
 
 
-def labeler_rows(
+def people_rows(
     people: Iterable[Person],
     accounts: Mapping[str, Account],
     quality: Mapping[str, LabelerQuality],
 ) -> list[Cells]:
-    """Write who labels, and how well."""
+    """Write who labels, and how much."""
     rows: list[Cells] = []
     for person in people:
         figures = quality.get(person.name)
+        seconds = None if figures is None else figures.seconds
         rows.append(
             [
                 person.name,
@@ -118,10 +122,28 @@ def labeler_rows(
                 person.excluded or NONE,
                 figures.judgments if figures else 0,
                 person.skips,
-                *_figures(figures),
+                NONE if seconds is None else f"{seconds:.0f}",
             ]
         )
     return rows
+
+
+def quality_rows(quality: Iterable[LabelerQuality]) -> list[Cells]:
+    """Write how well each labeler works."""
+    return [
+        [
+            found.labeler,
+            interval(found.others, share=True),
+            interval(found.gold, share=True),
+            interval(found.gold_flags, share=True),
+            interval(found.repeats, share=True),
+            interval(found.first_wins, share=True),
+            interval(found.longer_wins, share=True),
+            interval(found.others_longer_wins, share=True),
+            NONE if found.hurry is None else _points(found.hurry),
+        ]
+        for found in quality
+    ]
 
 
 def screening_rows(screenings: Mapping[str, Screening]) -> list[Cells]:
@@ -193,22 +215,6 @@ def _estimate(found: Estimate | None) -> Cells:
         return ["undefined", NONE, NONE, 0, 0]
     ends = [f"{value:.3f}" for value in (found.value, found.low, found.high)]
     return [*ends, found.prompts, found.count]
-
-
-def _figures(found: LabelerQuality | None) -> list[str | int]:
-    if found is None:
-        return [NONE] * 9
-    return [
-        NONE if found.seconds is None else f"{found.seconds:.0f}",
-        interval(found.others, share=True),
-        interval(found.gold, share=True),
-        interval(found.gold_flags, share=True),
-        interval(found.repeats, share=True),
-        interval(found.first_wins, share=True),
-        interval(found.longer_wins, share=True),
-        interval(found.others_longer_wins, share=True),
-        NONE if found.hurry is None else _points(found.hurry),
-    ]
 
 
 def _points(found: Estimate) -> str:

@@ -205,7 +205,7 @@ def test_agreement_is_measured_over_the_chosen(lab: Lab) -> None:
 
 def test_labelers_are_measured_and_managed(lab: Lab) -> None:
     tab = Tab(lab, build_people)
-    rows, screenings, chosen = tab.open()
+    rows, figures, screenings, chosen = tab.open()
     names = [row[0] for row in rows]
     assert names == ["ada", "bob", "dora", "lena", "max"]
     assert screenings == []
@@ -213,7 +213,8 @@ def test_labelers_are_measured_and_managed(lab: Lab) -> None:
     by_name = {row[0]: row for row in rows}
     assert by_name["dora"][2] == "lead, disabled"
     assert by_name["bob"][2] == "none"
-    assert by_name["ada"][9] == "0% (0% to 0%)"
+    assert by_name["ada"][6:] == [3, 0, NONE]
+    assert [row[:2] for row in figures] == [["ada", "0% (0% to 0%)"], ["bob", "0% (0% to 0%)"]]
     actions = {
         "back": 1,
         "disable": 2,
@@ -275,9 +276,11 @@ def test_an_invitation_is_a_link_that_makes_one_account(lab: Lab) -> None:
 
 def test_a_disputed_task_is_shown_and_decided(lab: Lab) -> None:
     tab = Tab(lab, build_inbox)
-    waiting, chosen, *_ = tab.open()
+    waiting, chosen, *first = tab.open()
     assert waiting == "3 tasks"
     task = chosen["choices"][0][1]
+    assert chosen["value"] == task
+    assert first == tab.call("show_task", task)
     reasons, cards, *_ = tab.call("show_task", task)
     assert reasons == "2 labelers agree on 0% of the pairs"
     texts = [card["text"] for card in cards]
@@ -299,9 +302,11 @@ def test_a_disputed_task_is_shown_and_decided(lab: Lab) -> None:
 
 def test_an_answer_is_reviewed(lab: Lab) -> None:
     tab = Tab(lab, build_reviews)
-    count, chosen, *_ = tab.open()
+    count, chosen, *first = tab.open()
     assert count == "1 waiting"
     number = chosen["choices"][0][1]
+    assert chosen["value"] == number
+    assert first == tab.call("show_answer", number)
     cards, verdict, score, comment = tab.call("show_answer", number)
     assert cards[-1]["text"] == f"An answer. {EVIL}"
     assert (verdict, score, comment) == (None, None, "")
