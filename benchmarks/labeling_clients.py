@@ -72,6 +72,7 @@ class Outcome:
     Attributes:
         seconds: how long each measured request took, by action.
         acknowledged: keys of the submits that the server acknowledged.
+        drafts: the newest version of a draft that it acknowledged, by the task's token.
         tried: keys of all submits that went out.
         retries: requests that went out again.
         refused: answers that were neither success nor a passing failure, by status.
@@ -79,6 +80,7 @@ class Outcome:
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     acknowledged: list[str] = field(default_factory=list)
+    drafts: dict[str, int] = field(default_factory=dict)
     tried: list[str] = field(default_factory=list)
     retries: int = 0
     refused: dict[int, int] = field(default_factory=dict)
@@ -169,6 +171,7 @@ class Labeler:
                 return
             if action.name == "draft":
                 version = answer["version"]
+                self._outcome.drafts[task["token"]] = version
             if action.name == "submit":
                 self._outcome.acknowledged.append(names["{key}"])
 

@@ -12,9 +12,10 @@ the labelers in this one (``labeling_clients``), so that both share the processo
 * Crash. The same while the server is killed with SIGKILL five times and started again; what its
   restarts took is reported apart.
 
-Afterwards the store itself is read: a submit that was acknowledged and is not in it is *lost*; two
-judgments of one labeler on one task, or a judgment that nobody sent, are *double*; a task with more
-judgments than places is *over-assigned*.
+Afterwards the store itself is read: a submit or a draft that was acknowledged and is not in it is
+*lost*; two judgments of one labeler on one task, or a judgment that nobody sent, are *double*; a
+task with more judgments than places is *over-assigned*; a task with a free place that nobody is
+given once its leases have run out is *stuck*.
 """
 
 from __future__ import annotations
@@ -47,16 +48,40 @@ from benchmarks.postgres import cluster, url_of
 from pipeline.records import Prompt
 from pipeline.store import LabelStore, Provenance, SampledCompletion
 from pipeline.store.accounts import Accounts
+from pipeline.store.clock import utc_now
+from pipeline.store.desk import Desk
+from pipeline.store.leasing import LEASE
+from pipeline.store.questions import SKIP_REASONS
 from pipeline.store.schema import AssignmentRow, JudgmentRow, TaskRow
+from pipeline.store.schema_app import DraftRow
 
-LABELERS = 50
-SECONDS = 60.0
-MEASURED = 2500
-CRASHES = 5
-TASKS = 600
 OVERLAP = 2
 STARTS_WITHIN = 60.0
 STORES = ("sqlite", "postgresql")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    Attributes:
+        labelers: who work at once.
+        seconds: how long, at least; a run of crashes gets ``SECONDS_A_CRASH`` for each.
+        least: drafts and submits to measure before the load ends.
+        crashes: times that the server is killed.
+        tasks: of ``OVERLAP`` places each.
+    """
+
+    labelers: int = 50
+    seconds: float = 60.0
+    least: int = 2500
+    crashes: int = 5
+    tasks: int = 600
+
+
+# A task takes some 16 s.
+QUICK = Size(labelers=10, seconds=25.0, least=0, crashes=1)
+SECONDS_A_CRASH = 10.0
 
 
 @dataclass
@@ -66,12 +91,12 @@ class Server:
     Attributes:
         config: the run's YAML.
         port: where it listens.
-        restarts: seconds that each start took, to the first answer.
+        starts: seconds that each start took, to the first answer.
     """
 
     config: Path
     port: int
-    restarts: list[float] = field(default_factory=list)
+    starts: list[float] = field(default_factory=list)
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -97,7 +122,7 @@ class Server:
                 self.stop()
                 raise RuntimeError(f"The server did not start on {self.url}.")
             time.sleep(0.05)
-        self.restarts.append(time.monotonic() - began)
+        self.starts.append(time.monotonic() - began)
 
     def kill(self) -> None:
         """Kill it without a warning."""
@@ -151,14 +176,15 @@ def prepare(store_url: str, folder: Path, labelers: int, tasks: int) -> dict[str
 
 
 def check_store(store_url: str, outcome: Outcome) -> dict[str, int]:
-    """Count what a store lost, has twice or gave out too often."""
+    """Count what a store lost, has twice, gave out too often, or keeps from everybody."""
+    done = AssignmentRow.state == "done"
     with LabelStore.open(store_url, create=False) as store, store.reading() as session:
         keys = set(session.scalars(select(JudgmentRow.idempotency_key)))
         judgments = session.scalars(select(func.count()).select_from(JudgmentRow)).one()
         places = session.execute(
             select(TaskRow.overlap, func.count())
             .join(AssignmentRow, AssignmentRow.task_id == TaskRow.id)
-            .where(AssignmentRow.state == "done")
+            .where(done)
             .group_by(TaskRow.id, TaskRow.overlap)
         ).all()
         pairs = session.scalars(
@@ -166,12 +192,43 @@ def check_store(store_url: str, outcome: Outcome) -> dict[str, int]:
             .select_from(AssignmentRow)
             .group_by(AssignmentRow.task_id, AssignmentRow.labeler_id)
         ).all()
+        finished = set(session.scalars(select(AssignmentRow.token).where(done)))
+        drafts = dict(
+            session.execute(
+                select(AssignmentRow.token, DraftRow.version)
+                .join(DraftRow, DraftRow.assignment_id == AssignmentRow.id)
+            ).all()
+        )  # fmt: skip
+    lost_drafts = [
+        token
+        for token, version in outcome.drafts.items()
+        if token not in finished and drafts.get(token, 0) < version
+    ]
     doubles = judgments - len(keys) + sum(count - 1 for count in pairs)
     return {
-        "lost": len(set(outcome.acknowledged) - keys),
+        "lost": len(set(outcome.acknowledged) - keys) + len(lost_drafts),
         "double": doubles + len(keys - set(outcome.tried)),
         "over_assigned": sum(count > overlap for overlap, count in places),
+        "stuck": count_stuck(store_url),
     }
+
+
+def count_stuck(store_url: str) -> int:
+    """Count the tasks with a free place that a newcomer is not given after all leases' ends."""
+    later = utc_now() + 2 * LEASE
+    done = (
+        select(func.count())
+        .where(AssignmentRow.task_id == TaskRow.id, AssignmentRow.state == "done")
+        .scalar_subquery()
+    )
+    with LabelStore.open(store_url, create=False, clock=lambda: later) as store:
+        with store.reading() as session:
+            wanting = set(session.scalars(select(TaskRow.id).where(done < TaskRow.overlap)))
+        desk, newcomer = Desk(store), store.add_labeler("newcomer")
+        while (task := desk.lease(newcomer)) is not None:
+            wanting.discard(task.id)
+            desk.skip(newcomer, task.token, SKIP_REASONS[0].name, "")
+    return len(wanting)
 
 
 async def run_load(server: Server, passwords: dict[str, str], seconds: float, least: int) -> Any:
@@ -201,29 +258,29 @@ async def run_crash(server: Server, passwords: dict[str, str], seconds: float, c
             await client.aclose()
 
 
-def measure(kind: str, *, quick: bool, folder: Path) -> dict[str, Any]:
+def measure(kind: str, size: Size, folder: Path) -> dict[str, Any]:
     """Do both runs on one kind of store and return its figures."""
-    labelers, seconds, least = (10, 8.0, 0) if quick else (LABELERS, SECONDS, MEASURED)
-    crashes = 1 if quick else CRASHES
     figures: dict[str, Any] = {}
     for run in ("load", "crash"):
         here = folder / f"{kind}-{run}"
         here.mkdir()
         with open_store(kind, here) as url:
-            passwords = prepare(url, here, labelers, TASKS)
+            passwords = prepare(url, here, size.labelers, size.tasks)
             server = Server(here / "run.yaml", free_port())
             server.start()
             try:
                 if run == "load":
-                    outcome, took = asyncio.run(run_load(server, passwords, seconds, least))
+                    outcome, took = asyncio.run(
+                        run_load(server, passwords, size.seconds, size.least)
+                    )
                 else:
-                    longer = max(seconds, 10.0 * crashes)
-                    outcome, took = asyncio.run(run_crash(server, passwords, longer, crashes))
+                    seconds = max(size.seconds, SECONDS_A_CRASH * size.crashes)
+                    outcome, took = asyncio.run(run_crash(server, passwords, seconds, size.crashes))
             finally:
                 server.stop()
             figures[run] = describe(outcome, took) | check_store(url, outcome)
-            figures[run]["start_seconds"] = [round(value, 2) for value in server.restarts]
-    return summarise(figures, crashes)
+            figures[run]["start_seconds"] = [round(value, 2) for value in server.starts]
+    return summarise(figures, size.crashes)
 
 
 def describe(outcome: Outcome, seconds: float) -> dict[str, Any]:
@@ -244,7 +301,7 @@ def describe(outcome: Outcome, seconds: float) -> dict[str, Any]:
 def summarise(figures: dict[str, Any], crashes: int) -> dict[str, Any]:
     """Put both runs together: the speed of the load, the losses of either."""
     load, crash = figures["load"], figures["crash"]
-    both = ("lost", "double", "over_assigned")
+    both = ("lost", "double", "over_assigned", "stuck")
     return {
         "p95_ms": load["p95_ms"],
         "requests_measured": load["requests_measured"],
@@ -277,7 +334,7 @@ def show(results: dict[str, dict[str, Any]]) -> None:
     """Print the table."""
     table = Table(title="Labelers at work: drafts and submits")
     columns = ("store", "run", "measured", "p50 ms", "p95 ms", "max ms", "judgments", "lost",
-               "double", "over-assigned", "retries", "starts s")  # fmt: skip
+               "double", "over-assigned", "stuck", "retries", "starts s")  # fmt: skip
     for column in columns:
         table.add_column(column, justify="left" if column in ("store", "run") else "right")
     for kind, figures in results.items():
@@ -286,8 +343,8 @@ def show(results: dict[str, dict[str, Any]]) -> None:
             table.add_row(
                 kind, run, str(part["requests_measured"]), f"{part['p50_ms']:.0f}",
                 f"{part['p95_ms']:.0f}", f"{part['max_ms']:.0f}", str(part["judgments"]),
-                str(part["lost"]), str(part["double"]), str(part["over_assigned"]),
-                str(part["retries"]), ", ".join(f"{value:.1f}" for value in part["start_seconds"]),
+                *(str(part[name]) for name in ("lost", "double", "over_assigned", "stuck", "retries")),
+                ", ".join(f"{value:.1f}" for value in part["start_seconds"]),
             )  # fmt: skip
     Console(width=120).print(table)
 
@@ -295,13 +352,12 @@ def show(results: dict[str, dict[str, Any]]) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--quick", action="store_true", help="10 labelers, 8 s, one crash")
+    parser.add_argument("--quick", action="store_true", help="10 labelers, 25 s, one crash")
     parser.add_argument("--stores", nargs="+", choices=STORES, default=STORES)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="labeling-load-") as folder:
-        results = {
-            kind: measure(kind, quick=given.quick, folder=Path(folder)) for kind in given.stores
-        }
+        size = QUICK if given.quick else Size()
+        results = {kind: measure(kind, size, Path(folder)) for kind in given.stores}
     show(results)
     print(json.dumps(results))
 
