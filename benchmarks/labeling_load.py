@@ -57,6 +57,7 @@ from pipeline.store.schema_app import DraftRow
 
 OVERLAP = 2
 STARTS_WITHIN = 60.0
+DAMAGE = ("lost", "double", "over_assigned", "stuck")
 STORES = ("sqlite", "postgresql")
 
 
@@ -301,11 +302,10 @@ def describe(outcome: Outcome, seconds: float) -> dict[str, Any]:
 def summarise(figures: dict[str, Any], crashes: int) -> dict[str, Any]:
     """Put both runs together: the speed of the load, the losses of either."""
     load, crash = figures["load"], figures["crash"]
-    both = ("lost", "double", "over_assigned", "stuck")
     return {
         "p95_ms": load["p95_ms"],
         "requests_measured": load["requests_measured"],
-        **{name: load[name] + crash[name] for name in both},
+        **{name: load[name] + crash[name] for name in DAMAGE},
         "crashes": crashes,
         "load": load,
         "crash": crash,
@@ -343,7 +343,7 @@ def show(results: dict[str, dict[str, Any]]) -> None:
             table.add_row(
                 kind, run, str(part["requests_measured"]), f"{part['p50_ms']:.0f}",
                 f"{part['p95_ms']:.0f}", f"{part['max_ms']:.0f}", str(part["judgments"]),
-                *(str(part[name]) for name in ("lost", "double", "over_assigned", "stuck", "retries")),
+                *(str(part[name]) for name in (*DAMAGE, "retries")),
                 ", ".join(f"{value:.1f}" for value in part["start_seconds"]),
             )  # fmt: skip
     Console(width=120).print(table)

@@ -61,17 +61,20 @@ def lease(
         StoreError: if there is no such labeler.
     """
     labeler = lock_labeler(session, labeler_id)
-    held = session.scalar(
+    leased = session.scalars(
         select(AssignmentRow)
-        .where(AssignmentRow.labeler_id == labeler_id, _is_held(now))
+        .where(AssignmentRow.labeler_id == labeler_id, AssignmentRow.state == "leased")
         .order_by(AssignmentRow.id)
-        .limit(1)
-    )
+    ).all()
+    held = next((row for row in leased if row.lease_expires > now), None)
     if held is None:
         task = _find_task(session, labeler, rules, now)
         if task is None:
             return None
-        held = _assign(session, task, labeler, now)
+        # The token of a lease that ran out stays, so that work in a page that is still open can be
+        # submitted.
+        lapsed = next((row for row in leased if row.task_id == task.id), None)
+        held = lapsed or _assign(session, task, labeler, now)
         held.lease_expires = now + rules.duration
         session.flush()
     return held
@@ -278,6 +281,8 @@ def _lock_open_task(session: Session, labeler: LabelerRow, now: datetime) -> Tas
         .limit(1)
         .options(joinedload(TaskRow.prompt, innerjoin=True))
     )
+    # A writer of SQLite's is alone from BEGIN on, so that what the search saw still holds.
+    single_writer = session.get_bind().dialect.name == "sqlite"
     full: list[str] = []
     while True:
         query = open_tasks.where(TaskRow.id.not_in(full))
@@ -285,16 +290,14 @@ def _lock_open_task(session: Session, labeler: LabelerRow, now: datetime) -> Tas
         if task is None:
             # Every open task is in another session's hands; the last places are worth the wait.
             task = session.scalar(query.with_for_update(of=TaskRow))
-        if task is None or places_taken(session, task.id, group, now) < places(task, group):
+        if task is None or single_writer:
+            return task
+        if places_taken(session, task.id, group, now) < places(task, group):
             return task
         full.append(task.id)
 
 
 def _assign(session: Session, task: TaskRow, labeler: LabelerRow, now: datetime) -> AssignmentRow:
-    lapsed = find_assignment(session, task.id, labeler.id)
-    if lapsed is not None:
-        # The token stays, so that work in a page that is still open can be submitted.
-        return lapsed
     presented = [row.id for row in task.completions]
     random.Random(hash_content("order", task.id, labeler.name)).shuffle(presented)
     return add_assignment(session, task, labeler, presented, now)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session, joinedload
 
 from pipeline.errors import StoreError
@@ -191,7 +191,7 @@ def _check_work(assignment: AssignmentRow, work: Judgment | Written) -> None:
         wanted = "a written answer" if writes else "a judgment"
         raise StoreError(f"Task {task.id} must get {wanted}, got the other. Load the page again.")
     if isinstance(work, Judgment):
-        check_judgment(work, [row.id for row in task.completions])
+        check_judgment(work, assignment.presented)
     else:
         check_written(work)
 
@@ -204,13 +204,11 @@ def _find_earlier(
     Raises:
         StoreError: if that was something else.
     """
-    judgment = session.scalar(select(JudgmentRow).where(JudgmentRow.idempotency_key == key))
-    written = session.scalar(
-        select(DemonstrationRow).where(DemonstrationRow.idempotency_key == key)
-    )
-    earlier = judgment or written
-    if earlier is None:
+    of_key = [rows.idempotency_key == key for rows in (JudgmentRow, DemonstrationRow)]
+    if not any(session.execute(select(*(exists().where(one) for one in of_key))).one()):
         return None
+    judgment = session.scalar(select(JudgmentRow).where(of_key[0]))
+    earlier = judgment or session.scalars(select(DemonstrationRow).where(of_key[1])).one()
     same = earlier.assignment_id == assignment.id
     if isinstance(earlier, JudgmentRow):
         same = same and isinstance(work, Judgment) and same_judgment(earlier, work)
