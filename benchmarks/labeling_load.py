@@ -346,7 +346,7 @@ def show(results: dict[str, dict[str, Any]]) -> None:
                 *(str(part[name]) for name in (*DAMAGE, "retries")),
                 ", ".join(f"{value:.1f}" for value in part["start_seconds"]),
             )  # fmt: skip
-    Console(width=120).print(table)
+    Console(width=150).print(table)
 
 
 def main() -> None:
