@@ -112,6 +112,7 @@ def create_app(
     app.get("/favicon.ico")(_show_icon)
     app.mount("/static", StaticFiles(directory=STATIC))
     pages.mount(app)
+    app.state.pages = pages
     return app
 
 

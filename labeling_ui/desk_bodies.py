@@ -27,7 +27,7 @@ Instant = Annotated[
     AwareDatetime, Field(ge=datetime(1900, 1, 1, tzinfo=UTC), lt=datetime(9999, 1, 1, tzinfo=UTC))
 ]
 Day = Annotated[Instant | None, Header(alias="Steerline-Day")]
-"""When the labeler's own day began, as their browser knows it; None from what is no page of ours."""
+"""When the labeler's own day began, as their browser knows it; None where no page of ours asks."""
 
 
 class Body(BaseModel):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 Broken = Callable[[Exception], None]
 MISSING = Failure(500, "This page could not be opened. Nothing is lost: tell your lead.")
+# Gradio notes the page that is being made in one place for the whole process.
+_MAKING = threading.Lock()
 
 
 def log_broken(error: Exception) -> None:
@@ -78,9 +81,9 @@ class Pages:
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Open the pages in the background, and close them in the end."""
-        del app
         for door in self._doors:
             door.shut()
+        _complete(app)
         closing = asyncio.Event()
         # One task enters and leaves what Gradio runs beside its pages.
         opening = asyncio.create_task(self._open(closing))
@@ -89,6 +92,11 @@ class Pages:
         finally:
             closing.set()
             await opening
+
+    async def opened(self) -> None:
+        """Return when every page is open, or given up."""
+        for door in self._doors:
+            await door.decided()
 
     async def _open(self, closing: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
@@ -129,11 +137,25 @@ class _Door:
         assert self._decided is not None, "a door is shut before it opens"
         self._decided.set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def decided(self) -> None:
         assert self._decided is not None, "whoever serves the app must run its lifespan"
         await self._decided.wait()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.decided()
         answer = self._app or MISSING.response(scope)
         await answer(scope, receive, send)
+
+
+def _complete(app: FastAPI) -> None:
+    """Have FastAPI finish the app's routes, which it does when it first looks for one.
+
+    It silences warnings meanwhile, and so it does for Gradio's routes: two threads must not do that
+    at once, for the filters are the whole process's.
+    """
+    scope = {"type": "http", "method": "GET", "path": "", "root_path": "", "headers": []}
+    for route in app.routes:
+        route.matches(scope)
 
 
 @dataclass(frozen=True)
@@ -145,8 +167,9 @@ class _Made:
 
 
 def _make(page: Page) -> _Made:
-    # In a loop: outside of one, Gradio makes one for each of its locks and closes none.
-    return asyncio.run(_make_in_loop(page))
+    with _MAKING:
+        # In a loop: outside of one, Gradio makes one for each of its locks and closes none.
+        return asyncio.run(_make_in_loop(page))
 
 
 async def _make_in_loop(page: Page) -> _Made:
