@@ -1,9 +1,9 @@
 """Be many labelers at once: replay the requests that the page makes, and note what came of them.
 
 ``benchmarks/results/labeling-requests.json`` holds one task's requests as a browser sent them; a
-browser test records them anew and compares. Here their bodies go out with this task's token, draft
-version and completions in place of the recorded ones, one to three seconds apart. What fails for
-the moment goes out again, the same, as the page does it.
+browser test records them anew and compares. Here they go out with this task's token, draft version,
+completions and day in place of the recorded ones, one to three seconds apart. What fails for the
+moment goes out again, the same, as the page does it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,8 @@ class Labeler:
         self._outcome = outcome
         self._deadline = deadline
         self._random = random.Random(seed)
+        midnight = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+        self._day = midnight.isoformat()
 
     async def work(self) -> None:
         """Do tasks until the deadline, or until there are none."""
@@ -178,11 +181,12 @@ class Labeler:
     async def _send(self, action: Action, names: Mapping[str, Any]) -> Any:
         """Send a request until it is answered; return the answer, None where it is refused."""
         body = fill_body(action.body, names)
+        headers = fill_body(action.headers, {"{day}": self._day})
         while True:
             began = time.perf_counter()
             try:
                 answer = await self._client.request(
-                    action.method, action.path, json=body, headers=dict(action.headers)
+                    action.method, action.path, json=body, headers=headers
                 )
             except httpx.TransportError:
                 await self._wait()

@@ -49,32 +49,39 @@ def cluster(*, durable: bool) -> Iterator[Path]:
     Raises:
         PostgresMissingError: if PostgreSQL is not installed.
     """
-    programs = find_binaries()
+    find_binaries()
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    prefix: list[str] = []
     if os.geteuid() == 0:
         shutil.chown(folder, SYSTEM_USER)
-        prefix = ["runuser", "-u", SYSTEM_USER, "--"]
-    data = folder / "data"
-    settings = [
-        f"-c unix_socket_directories={folder}",
-        "-c listen_addresses=''",
-        "-c max_connections=100",
-        f"-c fsync={'on' if durable else 'off'}",
-        f"-c synchronous_commit={'on' if durable else 'off'}",
-    ]
-    control = [*prefix, str(programs / "pg_ctl"), "--pgdata", str(data)]
+    settings = {
+        "unix_socket_directories": f"'{folder}'",
+        "listen_addresses": "''",
+        "max_connections": "100",
+        "fsync": "on" if durable else "off",
+        "synchronous_commit": "on" if durable else "off",
+    }
     try:
-        _run([*prefix, str(programs / "initdb"), "--pgdata", str(data), "--auth=trust",
-              "--username=postgres", "--no-sync", "--encoding=UTF8", "--locale=C"])  # fmt: skip
-        _run([*control, "--wait", "--log", str(folder / "log"), "--options", " ".join(settings),
-              "start"])  # fmt: skip
+        _run(folder, "initdb", "--auth=trust", "--username=postgres", "--no-sync",
+             "--encoding=UTF8", "--locale=C")  # fmt: skip
+        with (folder / "data" / "postgresql.conf").open("a", encoding="utf-8") as file:
+            file.writelines(f"{name} = {value}\n" for name, value in settings.items())
+        start(folder)
         try:
             yield folder
         finally:
-            _run([*control, "--wait", "--mode=immediate", "stop"])
+            stop(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def start(folder: Path) -> None:
+    """Start a cluster that was stopped."""
+    _run(folder, "pg_ctl", "--wait", "--log", str(folder / "log"), "start")
+
+
+def stop(folder: Path) -> None:
+    """Stop a cluster at once: connections are cut, and what was committed is kept."""
+    _run(folder, "pg_ctl", "--wait", "--mode=immediate", "stop")
 
 
 def url_of(folder: Path, database: str) -> str:
@@ -82,5 +89,7 @@ def url_of(folder: Path, database: str) -> str:
     return f"postgresql+psycopg://postgres@/{database}?host={folder}"
 
 
-def _run(command: list[str]) -> None:
+def _run(folder: Path, program: str, *options: str) -> None:
+    prefix = ["runuser", "-u", SYSTEM_USER, "--"] if os.geteuid() == 0 else []
+    command = [*prefix, str(find_binaries() / program), "--pgdata", str(folder / "data"), *options]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")

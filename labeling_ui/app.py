@@ -1,12 +1,11 @@
 """Put the labeling app together: a FastAPI shell with two Gradio pages mounted.
 
-Gradio is imported when an app is made, not before: importing it takes seconds, and switching its
-analytics off has to come first.
+Gradio is imported once the app runs (see ``mounting``), not before: importing it takes seconds, and
+switching its analytics off has to come first.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import hashlib
 import os
@@ -21,9 +20,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from labeling_ui.desk_routes import FAILURES, desk_routes
 from labeling_ui.failing import ANSWERED, failed
 from labeling_ui.forwarding import Forwarded
 from labeling_ui.gate import Gate, labeler_name, lead_name
+from labeling_ui.lab_routes import lab_routes
+from labeling_ui.label_page import LABEL_HEAD, build_label_page
+from labeling_ui.mounting import Broken, Page, Pages, log_broken
 from labeling_ui.policy import MOUNTS
 from labeling_ui.rendering import FOLDER
 from labeling_ui.security import BodyLimit, SameOrigin, Shield
@@ -67,8 +70,9 @@ def create_app(
     *,
     rules: LeaseRules | None = None,
     run_dir: Path | None = None,
+    broken: Broken = log_broken,
 ) -> FastAPI:
-    """Return the labeling app over an open store.
+    """Return the labeling app over an open store; its pages open once it runs.
 
     Args:
         store: what is labeled and by whom.
@@ -76,11 +80,13 @@ def create_app(
         parts: what is put into the shell; the app's own by default.
         rules: how the app's own desk hands out work; None for the defaults.
         run_dir: the run's folder, in which the app's own lab looks for models; None for none.
+        broken: is told of the error if a page cannot be made; whoever serves the app should end it.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     accounts = Accounts(store, session=settings.session)
     if parts is None:
         parts = _own_parts(store, accounts, settings.goal, rules, run_dir)
+    pages = Pages(_gradio_pages(parts, settings), broken)
     # FastAPI's type knows handlers of all exceptions only.
     handlers: dict[Any, Any] = {**dict.fromkeys(ANSWERED, failed), **parts.failures}
     app = FastAPI(
@@ -88,13 +94,13 @@ def create_app(
         redoc_url=None,
         openapi_url=None,
         exception_handlers=handlers,
+        lifespan=pages.lifespan,
         middleware=[
             Middleware(Shield),
             Middleware(Forwarded, settings=settings),
             Middleware(BodyLimit, limit=functools.partial(largest_body, settings)),
             Middleware(SameOrigin),
             Middleware(Gate, accounts=accounts),
-            # It allows nothing. Where the outer app has none, Gradio allows every origin.
             Middleware(CORSMiddleware, allow_origins=[]),
         ],
     )
@@ -105,15 +111,18 @@ def create_app(
         app.get(page)(_add_slash)
     app.get("/favicon.ico")(_show_icon)
     app.mount("/static", StaticFiles(directory=STATIC))
-    # In a loop: outside of one, Gradio makes one for each of its locks and closes none.
-    asyncio.run(_mount_pages(app, parts, settings))
+    pages.mount(app)
+    app.state.pages = pages
     return app
 
 
-async def _mount_pages(app: FastAPI, parts: Parts, settings: AppSettings) -> None:
-    label_page = Page("/label", parts.label_page(), labeler_name, parts.label_head)
-    _mount(app, label_page, settings.page_bytes)
-    _mount(app, Page("/lab", parts.lab_page(), lead_name), settings.lab_bytes)
+def _gradio_pages(parts: Parts, settings: AppSettings) -> tuple[Page, Page]:
+    """Return the pages, what labelers wait for first."""
+    label, lab = MOUNTS
+    return (
+        Page(label, parts.label_page, labeler_name, settings.page_bytes, parts.label_head),
+        Page(lab, parts.lab_page, lead_name, settings.lab_bytes),
+    )
 
 
 def _own_parts(
@@ -124,20 +133,21 @@ def _own_parts(
     run_dir: Path | None,
 ) -> Parts:
     """Return the app's own pages and routes."""
-    # Not at the top: the pages import Gradio.
-    from labeling_ui.desk_routes import FAILURES, desk_routes
-    from labeling_ui.lab_page import build_lab_page
-    from labeling_ui.lab_routes import lab_routes
-    from labeling_ui.label_page import LABEL_HEAD, build_label_page
-
     desk = desk_routes(store, rules=rules, goal=goal, interface=interface_version())
     return Parts(
         label_page=build_label_page,
-        lab_page=functools.partial(build_lab_page, store, accounts, run_dir),
+        lab_page=functools.partial(_build_lab_page, store, accounts, run_dir),
         routers=(desk, lab_routes(store)),
         failures=FAILURES,
         label_head=LABEL_HEAD,
     )
+
+
+def _build_lab_page(store: LabelStore, accounts: Accounts, run_dir: Path | None) -> gr.Blocks:
+    # Not at the top: it imports Gradio.
+    from labeling_ui.lab_page import build_lab_page
+
+    return build_lab_page(store, accounts, run_dir)
 
 
 def interface_version() -> str:
@@ -163,33 +173,3 @@ def _show_icon() -> Response:
 def _add_slash(request: Request) -> Response:
     query = f"?{request.url.query}" if request.url.query else ""
     return RedirectResponse(f"{request.url.path}/{query}", 307)
-
-
-@dataclass(frozen=True)
-class Page:
-    """A Gradio page: where it is, what it is, who it is for, and what its head has in addition."""
-
-    path: str
-    blocks: gr.Blocks
-    auth_dependency: Callable[[Request], str | None]
-    head: str = ""
-
-
-def _mount(app: FastAPI, page: Page, max_file_size: int) -> None:
-    from gradio import mount_gradio_app
-
-    mount_gradio_app(
-        app,
-        page.blocks,
-        page.path,
-        auth_dependency=page.auth_dependency,
-        head=page.head or None,
-        max_file_size=max_file_size,
-        footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        show_error=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-    )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from fastapi import Header
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from pipeline.errors import StoreError
 from pipeline.records import Message
@@ -20,6 +22,12 @@ Text = Annotated[str, Field(max_length=100_000)]
 Note = Annotated[str, Field(max_length=10_000)]
 Flags = dict[str, bool]
 Seconds = Annotated[float, Field(ge=0, le=7 * 24 * 3600, allow_inf_nan=False)]
+# Within what every database and time zone can tell.
+Instant = Annotated[
+    AwareDatetime, Field(ge=datetime(1900, 1, 1, tzinfo=UTC), lt=datetime(9999, 1, 1, tzinfo=UTC))
+]
+Day = Annotated[Instant | None, Header(alias="Steerline-Day")]
+"""When the labeler's own day began, as their browser knows it; None where no page of ours asks."""
 
 
 class Body(BaseModel):

@@ -8,12 +8,14 @@ threads: each is one short transaction.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from labeling_ui.desk_bodies import (
+    Day,
     DraftBody,
     Held,
     Nothing,
@@ -34,7 +36,7 @@ from pipeline.store.leasing import LeaseRules
 from pipeline.store.oversight import Oversight
 from pipeline.store.questions import OUTPUT_FLAGS, PROMPT_FLAGS, SKIP_REASONS, Question
 from pipeline.store.store import LabelStore
-from pipeline.store.values import Judgment, SavedDraft, Task, Written
+from pipeline.store.values import Judgment, Receipt, SavedDraft, Task, Written
 
 
 def desk_routes(
@@ -78,9 +80,9 @@ class _DeskRoutes:
             "/prompt": self.write_prompt,
         }
 
-    def overview(self, request: Request) -> Response:
+    def overview(self, request: Request, day: Day = None) -> Response:
         account = signed_in(request)
-        overview = self._desk.overview(account.labeler_id)
+        overview = self._desk.overview(account.labeler_id, day)
         told = self._oversight.instructions()
         screening = overview.screening
         return JSONResponse(
@@ -123,18 +125,10 @@ class _DeskRoutes:
         expires = self._desk.renew(signed_in(request).labeler_id, body.token)
         return JSONResponse({"lease_expires": expires.isoformat()})
 
-    def submit(self, request: Request, body: SubmitBody) -> Response:
+    def submit(self, request: Request, body: SubmitBody, day: Day = None) -> Response:
         labeler = signed_in(request).labeler_id
         receipt = self._desk.submit(labeler, body.token, read_work(body), body.key)
-        return JSONResponse(
-            {
-                "receipt": {
-                    "revision": receipt.revision,
-                    "created": receipt.created.isoformat(),
-                },
-                "today": self._desk.overview(labeler).today,
-            }
-        )
+        return self._acknowledge(labeler, receipt, day)
 
     def skip(self, request: Request, body: SkipBody) -> Response:
         labeler = signed_in(request).labeler_id
@@ -160,21 +154,19 @@ class _DeskRoutes:
     def check_practice(self, body: PracticeBody) -> Response:
         return JSONResponse({"feedback": comment_on(body.judgment)})
 
-    def write_prompt(self, request: Request, body: PromptBody) -> Response:
+    def write_prompt(self, request: Request, body: PromptBody, day: Day = None) -> Response:
         labeler = signed_in(request).labeler_id
         written = Written(body.text, body.comment, interface=self._interface)
         receipt = self._desk.write_prompt(
             labeler, body.read_messages(), body.kind, written, body.key
         )
-        return JSONResponse(
-            {
-                "receipt": {
-                    "revision": receipt.revision,
-                    "created": receipt.created.isoformat(),
-                },
-                "today": self._desk.overview(labeler).today,
-            }
-        )
+        return self._acknowledge(labeler, receipt, day)
+
+    def _acknowledge(self, labeler: int, receipt: Receipt, day: datetime | None) -> Response:
+        """Say that work is stored, and how much it is today."""
+        stored = {"revision": receipt.revision, "created": receipt.created.isoformat()}
+        today = self._desk.overview(labeler, day).today
+        return JSONResponse({"receipt": stored, "today": today})
 
 
 def show_task(task: Task) -> dict[str, Any]:

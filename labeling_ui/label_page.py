@@ -7,7 +7,10 @@ Gradio at all, so none can be read as HTML.
 
 from __future__ import annotations
 
-import gradio as gr
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import gradio as gr
 
 LABEL_HEAD = """\
 <link rel="stylesheet" href="/static/board.css">
@@ -29,6 +32,9 @@ else window.addEventListener("steerline-board", begin, { once: true });
 
 def build_label_page() -> gr.Blocks:
     """Return the page for ``/label``; mount it with ``head=LABEL_HEAD``."""
+    # Not at the top: the head is wanted while Gradio is not there yet.
+    import gradio as gr
+
     with gr.Blocks(title="Label · Steerline", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(html_template=OPENING, js_on_load=START, apply_default_css=False, padding=False)
     return page

@@ -32,8 +32,6 @@ def open_store(config: RunConfig, *, create: bool = True) -> LabelStore:
     Raises:
         StoreError: if it cannot be opened.
     """
-    if create:
-        config.run_dir.mkdir(parents=True, exist_ok=True)
     return LabelStore.open(store_url(config), create=create)
 
 

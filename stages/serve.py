@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import ssl
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -53,12 +54,38 @@ def main(argv: Sequence[str]) -> None:
             section.repeat_rate,
             config.seed,
         )
-        app = create_app(store, settings, rules=rules, run_dir=config.run_dir)
+        make_app = functools.partial(
+            create_app, store, settings, rules=rules, run_dir=config.run_dir
+        )
         shown = settings.origin or _spell(settings, door)
         sys.stdout.write(f"Labeling app: {shown}/label, for leads {shown}/lab. Ctrl-C ends it.\n")
         sys.stdout.flush()
-        with contextlib.suppress(KeyboardInterrupt):
-            _make_server(app, given).run(sockets=[door])
+        _run(make_app, given, door)
+
+
+def _run(make_app: Callable[..., FastAPI], given: Namespace, door: socket.socket) -> None:
+    """Serve an app until it is interrupted, or turns out to be broken.
+
+    Raises:
+        RunError: if Gradio cannot be imported.
+        Exception: whatever else keeps the pages from being made.
+    """
+    errors: list[Exception] = []
+
+    def end(error: Exception) -> None:
+        errors.append(error)
+        server.should_exit = True
+
+    server = _make_server(make_app(broken=end), given)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[door])
+    if not errors:
+        return
+    if isinstance(errors[0], ImportError):
+        raise RunError(
+            f"Gradio cannot be imported ({errors[0]}). Install Steerline again, with all it needs."
+        ) from errors[0]
+    raise errors[0]
 
 
 def _settings(given: Namespace, section: AppSection) -> AppSettings:

@@ -54,14 +54,23 @@ export function newKey() {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+/** Return when the day began where the labeler is, by which the server counts what they do today. */
+export function dayBegan() {
+  const began = new Date();
+  began.setHours(0, 0, 0, 0);
+  return began.toISOString();
+}
+
 async function call(method, path, options = {}) {
+  const headers = { "Steerline-Day": dayBegan() };
+  if (method === "POST") headers["Content-Type"] = "application/json";
   let answer;
   try {
     answer = await fetch(`/api/desk${path}`, {
       method,
       credentials: "same-origin",
       cache: "no-store",
-      headers: method === "POST" ? { "Content-Type": "application/json" } : {},
+      headers,
       signal: AbortSignal.timeout(PATIENCE),
       ...options,
     });

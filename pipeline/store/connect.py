@@ -10,25 +10,40 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 
 from pipeline.errors import StoreError
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 BUSY_SECONDS = 30.0
 RETRY_SECONDS = 0.02
+SCHEMA = "0003"
+"""The newest migration's revision. A store that has it needs none, and alembic is not imported."""
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Named apart from alembic's default, so that the store can share a database with another
 # application.
 VERSION_TABLE = "label_store_version"
 # Any constant: the key under which concurrent openers of a PostgreSQL store take turns to migrate.
 MIGRATION_LOCK = 7_261_145
+# A server that is out of reach is noticed within half a minute, where TCP alone takes hours; what
+# the URL says stands. https://www.postgresql.org/docs/current/libpq-connect.html
+PATIENCE: Mapping[str, Mapping[str, int]] = {
+    driver: {
+        "connect_timeout": 10,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 25_000,
+    }
+    for driver in ("psycopg", "psycopg2")
+}
 
 
 def connect(url_or_path: str | Path, *, create: bool) -> Engine:
@@ -43,7 +58,7 @@ def connect(url_or_path: str | Path, *, create: bool) -> Engine:
             something else than a label store, or was written by a newer version.
     """
     url = _parse_url(url_or_path)
-    shown = url.database if _is_sqlite_file(url) else url.render_as_string(hide_password=True)
+    shown = _show(url)
     if _is_sqlite_file(url):
         path = Path(str(url.database))
         if not create and not path.is_file():
@@ -55,20 +70,21 @@ def connect(url_or_path: str | Path, *, create: bool) -> Engine:
                 f"Label store {shown} cannot be made ({error.strerror}). Name another path."
             ) from error
     try:
+        patience = PATIENCE.get(url.get_driver_name(), {})
+        arguments = {name: value for name, value in patience.items() if name not in url.query}
         # Errors name no parameters: those are the labels, and errors are logged.
-        engine = create_engine(url, hide_parameters=True)
+        engine = create_engine(url, hide_parameters=True, connect_args=arguments)
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise StoreError(f"Label store {shown} needs a database driver: {error}.") from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     try:
-        _migrate(for_writing(engine), str(shown), create=create)
+        _migrate(for_writing(engine), shown, create=create)
     except DBAPIError as error:
         engine.dispose()
-        reason = str(error.orig).strip().splitlines()[0]
         raise StoreError(
-            f"Label store {shown} cannot be opened ({reason}). Check the path or URL."
+            f"Label store {shown} cannot be opened ({_reason(error)}). Check the path or URL."
         ) from error
     except StoreError:
         engine.dispose()
@@ -81,8 +97,21 @@ def for_writing(engine: Engine) -> Engine:
     return engine.execution_options(begin_immediate=True)
 
 
+def explain_outage(engine: Engine, error: OperationalError) -> StoreError | None:
+    """Return what to tell of a database that failed as it was used; None for a fault of ours."""
+    if getattr(error.orig, "sqlite_errorname", None) == "SQLITE_ERROR":
+        return None
+    return StoreError(
+        f"Label store {_show(engine.url)} could not be used ({_reason(error)}). What was being "
+        "written is not in it: mend that, and run the same command again."
+    )
+
+
 def alembic_config(connection: Connection) -> Config:
     """Return alembic's configuration for migrations that run on this connection."""
+    # Not at the top: a store that is up to date needs no migrations.
+    from alembic.config import Config
+
     config = Config()
     # Alembic reads the option through configparser, where a percent sign starts an interpolation.
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
@@ -103,11 +132,20 @@ def _parse_url(url_or_path: str | Path) -> URL:
         ) from error
 
 
+def _show(url: URL) -> str:
+    """Return what a message calls a store."""
+    return str(url.database) if _is_sqlite_file(url) else url.render_as_string(hide_password=True)
+
+
+def _reason(error: DBAPIError) -> str:
+    return (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
+
+
 def _is_sqlite_file(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
 
 
-def _no_store(shown: str | None) -> StoreError:
+def _no_store(shown: str) -> StoreError:
     return StoreError(f"No label store in {shown}. Run 'steerline sample' first.")
 
 
@@ -146,8 +184,6 @@ def _migrate(engine: Engine, shown: str, *, create: bool) -> None:
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-        config = alembic_config(connection)
-        script = ScriptDirectory.from_config(config)
         tables = set(inspect(connection).get_table_names())
         if VERSION_TABLE not in tables:
             if not create:
@@ -159,11 +195,25 @@ def _migrate(engine: Engine, shown: str, *, create: bool) -> None:
                 )
         else:
             revision = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
-            if revision == script.get_current_head():
+            if revision == SCHEMA:
                 return
-            if revision not in {known.revision for known in script.walk_revisions()}:
+            if revision not in _revisions(connection):
                 raise StoreError(
                     f"Label store {shown} has schema {revision!r} of a newer version. "
                     "Update Steerline."
                 )
-        command.upgrade(config, "head")
+        _upgrade(connection)
+
+
+def _revisions(connection: Connection) -> set[str]:
+    """Return every schema that there has been."""
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory.from_config(alembic_config(connection))
+    return {known.revision for known in script.walk_revisions()}
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+
+    command.upgrade(alembic_config(connection), "head")

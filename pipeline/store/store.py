@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import Engine, func, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from pipeline.artifacts import write_text
@@ -22,7 +23,7 @@ from pipeline.records import Prompt, Ranking, read_jsonl
 from pipeline.store import candidates, catalog, exchange, leasing, submitting, tasking
 from pipeline.store.candidates import Candidate
 from pipeline.store.clock import SteadyClock, newest_time, utc_now
-from pipeline.store.connect import connect, for_writing
+from pipeline.store.connect import connect, explain_outage, for_writing
 from pipeline.store.importing import Importer
 from pipeline.store.leasing import LEASE, LeaseRules
 from pipeline.store.rows import JudgmentRecord, read_row, write_row
@@ -55,6 +56,8 @@ from pipeline.store.values import (
 
 class LabelStore:
     """Hold an open label store; a context manager that closes it.
+
+    A database that fails as it is used, full or gone, leaves the context as a ``StoreError``.
 
     Args:
         engine: an engine on a migrated database, as ``open`` makes it.
@@ -101,6 +104,9 @@ class LabelStore:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+        told = explain_outage(self._engine, error) if isinstance(error, OperationalError) else None
+        if told is not None:
+            raise told from error
 
     def add_prompts(self, prompts: Iterable[Prompt], *, split: Split = "train") -> int:
         """Add prompts to a split and return how many were new.

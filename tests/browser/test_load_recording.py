@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from playwright.sync_api import Request
@@ -20,6 +21,8 @@ from tests.browser.running import Person, Server
 K = 4
 DRAFTS = 5
 ACTIONS = ("lease", "draft", "heartbeat", "submit")
+OWN_HEADERS = {"content-type": "", "steerline-day": "{day}"}
+"""Headers that the page sets itself, with placeholders for what differs between its days."""
 
 
 def record_task(desk: Desk, server: Server, person: Person) -> dict[str, Any]:
@@ -60,11 +63,12 @@ def write_down(request: Request) -> dict[str, Any]:
     body = json.loads(request.post_data or "null")
     holes = {"token": "{token}", "key": "{key}", "version": "{version}"}
     body |= {name: hole for name, hole in holes.items() if name in body}
+    assert datetime.fromisoformat(request.headers["steerline-day"]).tzinfo is not None
     return {
         "name": action_of(request),
         "method": request.method,
         "path": f"/api/desk/{action_of(request)}",
-        "headers": {"content-type": request.headers["content-type"]},
+        "headers": {name: hole or request.headers[name] for name, hole in OWN_HEADERS.items()},
         "body": body,
     }
 

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
 
+import { dayBegan, get, post } from "./static/client.js";
 import { DraftKeeper, openDraft } from "./static/drafts.js";
 import { dropTarget } from "./static/dragging.js";
 import { lacking, toPrompt } from "./static/own_prompt.js";
@@ -468,4 +469,38 @@ test("a reload brings back what this browser has and the server has not", () => 
   assert.deepEqual(open(server).other.text, "typed");
   put({ version: 2, content: mine, dirty: false });
   assert.deepEqual(open(server), { content: server.content, unsaved: false });
+});
+
+test("a day begins at the labeler's own midnight, also where there is none", () => {
+  const zone = process.env.TZ;
+  const began = (at, where) => {
+    process.env.TZ = where;
+    mock.timers.enable({ apis: ["Date"], now: new Date(at) });
+    const day = dayBegan();
+    mock.timers.reset();
+    return day;
+  };
+  const evening = "2026-03-07T23:30:00Z";
+  assert.equal(began(evening, "UTC"), "2026-03-07T00:00:00.000Z");
+  assert.equal(began(evening, "Asia/Tokyo"), "2026-03-07T15:00:00.000Z");
+  assert.equal(began(evening, "America/Los_Angeles"), "2026-03-07T08:00:00.000Z");
+  assert.equal(began("2026-03-29T12:00:00Z", "Europe/Berlin"), "2026-03-28T23:00:00.000Z");
+  // Clocks went from 24:00 to 01:00.
+  assert.equal(began("2026-04-24T12:00:00Z", "Africa/Cairo"), "2026-04-23T22:00:00.000Z");
+  process.env.TZ = zone ?? "UTC";
+});
+
+test("every request says when the labeler's day began", async () => {
+  const sent = [];
+  globalThis.fetch = async (path, options) => {
+    sent.push([path, options.method, options.headers]);
+    return { ok: true, json: async () => ({}) };
+  };
+  await get("");
+  await post("/submit", {});
+  const day = dayBegan();
+  assert.deepEqual(sent, [
+    ["/api/desk", "GET", { "Steerline-Day": day }],
+    ["/api/desk/submit", "POST", { "Steerline-Day": day, "Content-Type": "application/json" }],
+  ]);
 });

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,8 +12,10 @@ from starlette.testclient import TestClient
 
 from labeling_ui.app import Parts, create_app
 from labeling_ui.settings import AppSettings
+from pipeline.records import Prompt
 from pipeline.store import LabelStore
 from pipeline.store.accounts import Accounts
+from tests.labeling_ui.boards import Board, add_tasks
 from tests.labeling_ui.browsers import GOOD, HERE, lab_page, label_page
 
 
@@ -78,7 +81,8 @@ def make_client(
     """Return a function that makes a browser on an app of the given settings.
 
     The browser sends its page's origin along, as browsers do with everything but GET and HEAD, and
-    does not follow redirects.
+    does not follow redirects. With ``gradio=False`` the app is without Gradio's pages: they take a
+    second.
     """
     del accounts
     with ExitStack() as stack:
@@ -87,6 +91,7 @@ def make_client(
             settings: AppSettings | None = None,
             base_url: str = HERE,
             with_parts: Parts | None = None,
+            gradio: bool = True,
             **options: object,
         ) -> TestClient:
             app = create_app(store, settings or AppSettings(), with_parts or parts)
@@ -98,7 +103,12 @@ def make_client(
                 raise_server_exceptions=False,
                 **options,
             )
-            return stack.enter_context(client)
+            if not gradio:
+                return client
+            stack.enter_context(client)
+            # Filters of warnings are the process's, and pytest sets them anew for the test itself.
+            client.portal.call(app.state.pages.opened)
+            return client
 
         yield make
 
@@ -117,3 +127,23 @@ def sign_in() -> Callable[..., object]:
         return client.post("/signin", data=form)
 
     return enter
+
+
+@pytest.fixture
+def fill(store: LabelStore) -> Callable[..., list[Prompt]]:
+    """Return a function that adds prompts with K completions each, and their tasks."""
+    return functools.partial(add_tasks, store)
+
+
+@pytest.fixture
+def bob(make_client: Callable[..., TestClient], sign_in: Callable[..., object]) -> Board:
+    browser = make_client(gradio=False)
+    sign_in(browser, "bob")
+    return Board(browser)
+
+
+@pytest.fixture
+def ada(make_client: Callable[..., TestClient], sign_in: Callable[..., object]) -> Board:
+    browser = make_client(gradio=False)
+    sign_in(browser, "ada")
+    return Board(browser)

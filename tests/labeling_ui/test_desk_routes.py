@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,107 +10,27 @@ import pytest
 from starlette.testclient import TestClient
 
 from labeling_ui.app import Parts
-from labeling_ui.desk_routes import FAILURES, desk_routes
 from labeling_ui.practice import NOTHING
 from pipeline.records import Prompt
-from pipeline.store import LabelStore, Provenance, SampledCompletion
-from pipeline.store.leasing import LeaseRules
+from pipeline.store import LabelStore
 from pipeline.store.oversight import Oversight
 from pipeline.store.questions import OUTPUT_FLAGS, PROMPT_FLAGS, SKIP_REASONS
 from pipeline.store.schema import LabelerRow
-from tests.labeling_ui.browsers import SCRIPT, lab_page, label_page
-
-LEASE = timedelta(minutes=30)
-MODEL, CHECKPOINT = "secret-model", "secret-checkpoint"
+from tests.labeling_ui.boards import (
+    CHECKPOINT,
+    LEASE,
+    MODEL,
+    Board,
+    desk_parts,
+    judgment,
+    submission,
+)
+from tests.labeling_ui.browsers import SCRIPT
 
 
 @pytest.fixture
 def parts(store: LabelStore) -> Parts:
-    router = desk_routes(store, rules=LeaseRules(duration=LEASE), goal=40, interface="page-1")
-    return Parts(label_page, lab_page, (router,), FAILURES)
-
-
-@pytest.fixture
-def fill(store: LabelStore) -> Callable[..., list[Prompt]]:
-    """Return a function that adds prompts with K completions each, and their tasks."""
-
-    def add(prompts: int = 1, k: int = 4, overlap: int = 1) -> list[Prompt]:
-        added = [Prompt.from_text(f"question {number}?") for number in range(prompts)]
-        store.add_prompts(added)
-        for prompt in added:
-            source = Provenance("sft", CHECKPOINT, MODEL, {"top_p": 0.9}, 7, 0)
-            samples = [SampledCompletion(f"answer {number}", source) for number in range(k)]
-            store.add_completions(prompt.id, samples)
-        store.create_ranking_tasks(overlap)
-        return added
-
-    return add
-
-
-class Board:
-    """Do what the board's script does."""
-
-    def __init__(self, client: TestClient) -> None:
-        self.client = client
-
-    def get(self, path: str = "") -> Any:
-        answer = self.client.get(f"/api/desk{path}", headers=SCRIPT)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def post(self, path: str, body: object) -> Any:
-        answer = self.send(path, body)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def send(self, path: str, body: object):
-        return self.client.post(f"/api/desk{path}", json=body, headers=SCRIPT)
-
-    def refused(self, path: str, body: object, status: int) -> dict[str, Any]:
-        answer = self.send(path, body)
-        assert answer.status_code == status, answer.text
-        told = answer.json()
-        assert "\n" not in told["error"]
-        return told
-
-    def lease(self) -> Any:
-        return self.post("/lease", {})["task"]
-
-    def submit(self, task: Any, key: str = "key", **changed: object) -> dict[str, Any]:
-        return self.post("/submit", submission(task, key, **changed))
-
-
-def judgment(task: Any, **changed: object) -> dict[str, Any]:
-    ids = [choice["id"] for choice in task["completions"]]
-    return {
-        "ranks": {id_: rank for rank, id_ in enumerate(ids, start=1)},
-        "ratings": {id_: max(1, 8 - rank) for rank, id_ in enumerate(ids, start=1)},
-        "flags": {ids[0]: {"opinion": True}},
-        "prompt_flags": {"ambiguous": True},
-        "none_acceptable": False,
-        "comment": "fine",
-        "active_seconds": 12.5,
-        **changed,
-    }
-
-
-def submission(task: Any, key: str = "key", **changed: object) -> dict[str, Any]:
-    work = judgment(task, **changed)
-    named = {"instructions": 0, "interface": "page-1"}
-    return {"token": task["token"], "key": key, "judgment": work, **named}
-
-
-@pytest.fixture
-def bob(client: TestClient, sign_in: Callable) -> Board:
-    sign_in(client, "bob")
-    return Board(client)
-
-
-@pytest.fixture
-def ada(make_client: Callable[..., TestClient], sign_in: Callable) -> Board:
-    browser = make_client()
-    sign_in(browser, "ada")
-    return Board(browser)
+    return desk_parts(store)
 
 
 def test_the_overview_has_what_the_page_shows(bob: Board, fill: Callable) -> None:
@@ -466,28 +385,3 @@ def test_an_account_disabled_meanwhile_saves_nothing_more(
     accounts.disable("bob")
     assert bob.refused("/submit", submission(task), 401)["code"] == "signed_out"
     assert store.counts()["judgments_human"] == 0
-
-
-def test_a_store_that_cannot_be_written_says_not_saved_and_recovers(
-    bob: Board,
-    fill: Callable,
-    store: LabelStore,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    fill()
-    task = bob.lease()
-    with sqlite3.connect(tmp_path / "labels.db") as other:
-        other.execute(
-            "CREATE TRIGGER full BEFORE INSERT ON drafts "
-            "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
-        )
-        body = {"token": task["token"], "version": 0, "content": {"words": "my own words"}}
-        told = bob.refused("/draft", body, 503)
-        other.execute("DROP TRIGGER full")
-    assert told["code"] == "not_saved"
-    assert "my own words" not in caplog.text
-    assert "could not be used" in caplog.text
-    assert bob.post("/draft", body)["version"] == 1
-    bob.submit(task)
-    assert store.counts()["judgments_human"] == 1
