@@ -237,7 +237,8 @@ class Oversight:
     def exclude(self, labeler: str, reason: str, author: str) -> None:
         """Take a labeler's judgments and answers out of all that is read for training.
 
-        No row is deleted: ``restore`` brings everything back. A second time changes nothing.
+        Their places on tasks are free for others, and they get no further task. No row is deleted:
+        ``restore`` brings everything back. A second time changes nothing.
 
         Raises:
             StoreError: if there is no such labeler, or no reason.
@@ -246,7 +247,7 @@ class Oversight:
             deciding.exclude(session, labeler, reason, author, self._store.clock())
 
     def restore(self, labeler: str) -> None:
-        """Let a labeler's judgments and answers count again.
+        """Let a labeler's judgments and answers count again, and give them tasks again.
 
         Raises:
             StoreError: if there is no such labeler, or they are not excluded.
