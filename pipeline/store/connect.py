@@ -81,6 +81,16 @@ def for_writing(engine: Engine) -> Engine:
     return engine.execution_options(begin_immediate=True)
 
 
+def for_one_moment(engine: Engine) -> Engine:
+    """Return the engine, on the same pool, whose transactions see the store as it is at one moment.
+
+    SQLite's do by themselves; elsewhere each statement would see what others have just stored.
+    """
+    if engine.dialect.name == "sqlite":
+        return engine
+    return engine.execution_options(isolation_level="REPEATABLE READ")
+
+
 def alembic_config(connection: Connection) -> Config:
     """Return alembic's configuration for migrations that run on this connection."""
     config = Config()
