@@ -218,8 +218,8 @@ def read_labels(session: Session) -> Labels:
     """Return what counts for training with its name.
 
     Args:
-        session: one that sees the store as it is at one moment (``LabelStore.reading(still=True)``);
-            else a judgment that comes in between is in the rankings and not in the name.
+        session: one of ``LabelStore.reading(still=True)``; in another, a judgment that comes in
+            between would be in the one and not in the other.
     """
     rankings = {split: read_rankings(session, split, None) for split in SPLITS}
     return Labels(take_snapshot(session), rankings)

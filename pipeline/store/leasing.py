@@ -2,7 +2,7 @@
 
 A place on a task is taken by an assignment that is done, or leased with time left, of a labeler
 whose work counts; the train group has ``overlap`` places and held-out labelers
-``held_out_overlap``. One whose work a lead took out of training gets no further task. Whoever gives out or fills
+``held_out_overlap``. Who was taken out of training gets no further task. Whoever gives out or fills
 a place holds the task's row: SQLite's single writer sees to that, and on other databases ``SELECT
 ... FOR UPDATE`` does. The tasks are counted again under the lock, because a row that another
 session has just filled is still in the snapshot that the search saw.
