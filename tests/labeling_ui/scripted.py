@@ -24,6 +24,8 @@ from tests.labeling_ui.browsers import GOOD, HERE, PAGE
 
 RELOADS = 20
 """One of so many tasks is left in the middle and taken up again."""
+HALVES = 4
+"""One of so many tasks is saved when half of it is rated, too."""
 LOST = 15
 """The answer to one of so many submissions is lost, so that it is sent again."""
 EDITED = 9
@@ -218,9 +220,9 @@ class Person:
             await self._edit()
 
     def _drafts(self, task: dict[str, Any], work: Work) -> Iterator[dict[str, Any]]:
-        """Yield the work as it is saved: half rated, and ranked."""
+        """Yield the work as it is saved: ranked, and before that by some half rated."""
         count = len(task["completions"])
-        if work.text is None:
+        if work.text is None and len(self.tasks) % HALVES == 0:
             yield work.draft(self._page, 20, rated=count // 2)
         yield work.draft(self._page, 45, rated=count, ranked=True)
 
@@ -245,10 +247,10 @@ class Person:
         await self._submit(task, work)
 
 
-def add_people(accounts: Accounts, people: Mapping[str, Group]) -> None:
-    """Make accounts of labelers, by name and group, with the password GOOD."""
-    for name, group in people.items():
-        once = accounts.add(name, "labeler", group=group)
+def add_people(accounts: Accounts, people: Mapping[str, Group], lead: str = "lena") -> None:
+    """Make accounts of a lead and of labelers, by name and group, with the password GOOD."""
+    for name, group in {lead: "train", **people}.items():
+        once = accounts.add(name, "lead" if name == lead else "labeler", group=group)
         account = accounts.sign_in(name, once, "198.51.100.1").account
         accounts.change_password(account.id, once, GOOD)
 
