@@ -18,6 +18,7 @@ from pipeline.config.source import Source
 from pipeline.data import read_answered, read_rankings
 from pipeline.records import Prompt, Ranking
 from pipeline.store import Judgment, LabelStore
+from pipeline.store.catalog import add_completions, add_prompt
 from pipeline.world import SimulatedLabeler, World, draw_labelers
 
 
@@ -60,15 +61,21 @@ def import_rankings(store: LabelStore, sources: Sequence[Source], config: RunCon
 
 
 def import_completions(store: LabelStore, sources: Sequence[Source], config: RunConfig) -> int:
-    """Bring prompts with unranked completions into the store; return how many prompts were new."""
+    """Bring prompts with unranked completions into the store, all or none; count the new prompts.
+
+    Raises:
+        SteerlineError: for a faulty line, or a prompt that the store has in another split.
+    """
     section = config.section("label", LabelSection)
+    found = read_answered(sources, config.seed)
     added = 0
-    # All are read before the first is stored, so that a faulty line leaves the store as it was.
-    for answered in read_answered(sources, config.seed):
-        prompt = answered.prompt
-        side = split_of(prompt, config.seed, section.validation_fraction)
-        added += store.add_prompts([prompt], split=side)
-        store.add_completions(prompt.id, answered.completions)
+    with store.writing() as session:
+        now = store.clock()
+        for answered in found:
+            prompt = answered.prompt
+            side = split_of(prompt, config.seed, section.validation_fraction)
+            added += add_prompt(session, prompt, side, now)
+            add_completions(session, prompt.id, answered.completions, now)
     return added
 
 

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.artifacts import hash_file
-from pipeline.runs import Manifest, list_checkpoints
-
-STORE = "store:"
+from pipeline.runs import STORE, Manifest, list_checkpoints
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ from pipeline.config.run import RunConfig
 from pipeline.errors import RunError, SteerlineError
 
 ResultT = TypeVar("ResultT")
+STORE = "store:"
+"""How the sources of a manifest name the label store; the hash is that of its snapshot."""
 PREVIOUS = ".previous"
 KEPT = (".lock", PREVIOUS)
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "lm_eval")
@@ -273,6 +275,7 @@ def open_stage(
     crew: Crew | None = None,
     force: bool = False,
     grows: bool = False,
+    again: bool = False,
 ) -> Iterator[StageRun]:
     """Open a stage's folder, and tell the truth in its manifest whatever happens inside.
 
@@ -288,6 +291,8 @@ def open_stage(
         grows: the stage looks at whatever parents there are (an evaluation) and knows by their
             models' hashes what it did before: new and changed parents need no force, and what it
             logged stays.
+        again: do a complete and unchanged stage once more: what it counts has changed, and counting
+            overwrites nothing.
 
     Raises:
         RunError: if a parent is not complete, another process is at work in the folder, its
@@ -299,7 +304,9 @@ def open_stage(
     wanted = crew.on_main(lambda: _describe(config, name, parents, sources or {}, crew))
     wanted = dataclasses.replace(wanted, additions=dict(additions or {}))
     with _locked(folder, crew):
-        decision = crew.on_main(lambda: _decide(config, wanted, force=force, grows=grows))
+        decision = crew.on_main(
+            lambda: _decide(config, wanted, force=force, grows=grows, again=again)
+        )
         run = StageRun(name, folder, crew, *decision)
         if run.skip:
             yield run
@@ -351,7 +358,9 @@ def _describe(
     )
 
 
-def _decide(config: RunConfig, wanted: Manifest, *, force: bool, grows: bool) -> _Decision:
+def _decide(
+    config: RunConfig, wanted: Manifest, *, force: bool, grows: bool, again: bool
+) -> _Decision:
     folder = config.run_dir / wanted.stage
     if force:
         _set_aside(folder)
@@ -368,11 +377,11 @@ def _decide(config: RunConfig, wanted: Manifest, *, force: bool, grows: bool) ->
                 f"{folder} was made from other inputs: {'; '.join(changed)}. "
                 "Run it with --force to overwrite it, or choose another run_dir."
             )
-        complete = found.status == "complete" and not changed
+        complete = found.status == "complete" and not changed and not again
         has_all = wanted.additions == {key: found.additions.get(key) for key in wanted.additions}
         if complete and has_all and dict(found.parents) == dict(wanted.parents):
             return _Decision(found, skip=True, resume_step=0)
-        if changed:
+        if changed or again:
             _set_aside(folder)
     step = _latest_checkpoint(folder, wanted.stage)
     if found is not None and step:
@@ -390,12 +399,19 @@ def changes(config: RunConfig, found: Manifest, wanted: Manifest, *, grows: bool
     parents = ("stage", {}, {}) if grows else ("stage", found.parents, wanted.parents)
     for kind, old, new in (parents, ("data", found.sources, wanted.sources)):
         for key in sorted({*old, *new}):
-            missing = key not in old
             if old.get(key) != new.get(key) and key in new:
-                said.append(f"{kind} {key} {'is new' if missing else 'has changed'}")
+                said.append(_say_change(kind, key, old.get(key), new[key]))
             elif key not in new and kind == "stage":
                 said.append(f"stage {key} is gone")
     return said
+
+
+def _say_change(kind: str, key: str, old: str | None, new: str) -> str:
+    if old is None:
+        return f"{kind} {key} is new"
+    if key.startswith(STORE):
+        return f"the labels have changed (snapshot {old[:12]} then, {new[:12]} now)"
+    return f"{kind} {key} has changed"
 
 
 def _config_change(config: RunConfig, name: str) -> str:

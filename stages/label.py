@@ -19,7 +19,7 @@ from pipeline.labeling import (
     open_store,
     simulate,
 )
-from pipeline.runs import open_stage
+from pipeline.runs import Manifest, open_stage
 from pipeline.store import LabelStore
 from pipeline.store.oversight import Oversight
 from pipeline.world import World
@@ -29,12 +29,15 @@ from stages.entry import join_crew, run_stage_module
 def run(config: RunConfig, name: str, *, force: bool = False) -> None:
     """Import rankings, make tasks of the sampled completions, and let simulated labelers work.
 
+    A finished stage counts anew where people have judged more since, or a lead has decided.
+
     Raises:
         RunError: if the tasks wait for people and there is no judgment yet.
     """
     section = config.section(name, LabelSection)
     sampled = bool(config.section("sample", SampleSection).prompts)
     crew = join_crew()
+    again = not force and crew.on_main(lambda: _has_other_judgments(config, name))
     with open_stage(
         config,
         name,
@@ -42,9 +45,19 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
         sources=hash_sources([*section.imports, *section.completions], config.seed),
         crew=crew,
         force=force,
+        again=again,
     ) as stage:
         if not stage.skip:
             stage.finish(crew.on_main(lambda: _gather(config, section)))
+
+
+def _has_other_judgments(config: RunConfig, name: str) -> bool:
+    """Tell whether the store holds other judgments than those that the finished stage counted."""
+    counted = Manifest.read(config.run_dir / name)
+    if counted is None or counted.status != "complete":
+        return False
+    with open_store(config, create=False) as store:
+        return store.snapshot_hash() != counted.metrics.get("snapshot")
 
 
 def _gather(config: RunConfig, section: LabelSection) -> dict[str, Any]:

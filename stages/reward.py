@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.artifacts import write_json
 from pipeline.baselines import measure_floors
@@ -35,30 +35,37 @@ from pipeline.ranking_data import (
 from pipeline.records import Ranking
 from pipeline.reward import RewardTrainer, add_adapters, measure_offset, score_rankings
 from pipeline.runs import StageRun, hash_parent, model_of, open_stage
+from pipeline.store.exchange import Labels
 from pipeline.store.oversight import Oversight
+from pipeline.store.values import Group
 from pipeline.tokenizer import load_tokenizer
 from stages.entry import run_stage_module
 
 
 def run(config: RunConfig, name: str, *, force: bool = False) -> None:
-    """Train a reward model on rankings, set its zero, and measure it on held-out rankings."""
+    """Train a reward model on rankings, set its zero, and measure it on held-out rankings.
+
+    A finished model whose labels have changed since is neither skipped nor overwritten: the command
+    says so, and trains on the new ones when it is forced.
+    """
     section = config.section(name, RewardSection)
     workers = Workers(section.precision)
     demonstrations = _demonstration_sources(config, name, section)
     read = [*section.data, *section.validation, *demonstrations]
-    labeled = any(source.path.startswith(STORE) for source in read)
+    # By the first process alone, so that all train on the same judgments.
+    labels = workers.on_main(lambda: _take_labels(config, name, read))
     with open_stage(
         config,
         name,
-        parents=[section.init, *(["label"] if labeled else [])],
-        sources=_hash_inputs(config, name, read),
+        parents=[section.init, *(["label"] if labels else [])],
+        sources=_hash_inputs(config, read, labels),
         crew=workers,
         force=force,
     ) as stage:
         if stage.skip:
             return
-        training = _read(config, section.data, f"{name}.data", group="train")
-        held_out = _read(config, section.validation, f"{name}.validation")
+        training = _read(config, section.data, labels, f"{name}.data", group="train")
+        held_out = _read(config, section.validation, labels, f"{name}.validation")
         check_learnable(training, section, name)
         check_disjoint(training, held_out, name)
         stage.note_sources(fingerprint_sources(read))
@@ -101,30 +108,39 @@ def _demonstration_sources(config: RunConfig, name: str, section: RewardSection)
     return list(sources)
 
 
-def _hash_inputs(config: RunConfig, name: str, sources: Sequence[Source]) -> dict[str, str]:
+def _take_labels(config: RunConfig, name: str, sources: Sequence[Source]) -> Labels | None:
+    """Read the label store once, where a source names it: what is trained on is what is named."""
+    if not any(source.path.startswith(STORE) for source in sources):
+        return None
+    # Without this a missing label stage would show as an empty store.
+    hash_parent(config, name, "label")
+    with open_store(config, create=False) as store:
+        return Oversight(store).take_labels()
+
+
+def _hash_inputs(
+    config: RunConfig, sources: Sequence[Source], labels: Labels | None
+) -> dict[str, str]:
     hashes = hash_sources(sources, config.seed)
-    stored = [source.path for source in sources if source.path.startswith(STORE)]
-    if stored:
-        # Without this a missing label stage would show as an empty store.
-        hash_parent(config, name, "label")
-        with open_store(config, create=False) as store:
-            hashes |= dict.fromkeys(stored, Oversight(store).record_snapshot())
+    if labels is not None:
+        stored = [source.path for source in sources if source.path.startswith(STORE)]
+        hashes |= dict.fromkeys(stored, labels.snapshot.hash)
     return hashes
 
 
 def _read(
     config: RunConfig,
     sources: Sequence[Source],
+    labels: Labels | None,
     where: str,
-    group: Literal["train", "held_out"] | None = None,
+    group: Group | None = None,
 ) -> list[Ranking]:
     """Read rankings, source after source; of the label store those of one labelers' group."""
     rankings: list[Ranking] = []
     for source in sources:
         if source.path.startswith(STORE):
-            with open_store(config, create=False) as store:
-                found = store.rankings(split=source.split, group=group)
-            rankings += draw_subset(found, source, config.seed)
+            assert labels is not None, "the label store was read, for a source names it"
+            rankings += draw_subset(labels.rankings(source.split, group), source, config.seed)
         else:
             found = read_rankings([source], config.seed)
             rankings += [one for one in found if group is None or one.group == group]

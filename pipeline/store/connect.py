@@ -107,6 +107,16 @@ def explain_outage(engine: Engine, error: OperationalError) -> StoreError | None
     )
 
 
+def for_one_moment(engine: Engine) -> Engine:
+    """Return the engine, on the same pool, whose transactions see the store as it is at one moment.
+
+    SQLite's do by themselves; elsewhere each statement would see what others have just stored.
+    """
+    if engine.dialect.name == "sqlite":
+        return engine
+    return engine.execution_options(isolation_level="REPEATABLE READ")
+
+
 def alembic_config(connection: Connection) -> Config:
     """Return alembic's configuration for migrations that run on this connection."""
     # Not at the top: a store that is up to date needs no migrations.

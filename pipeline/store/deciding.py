@@ -221,6 +221,8 @@ def set_kinds(session: Session, labeler: str, kinds: Sequence[str] | None) -> No
 def exclude(session: Session, labeler: str, reason: str, author: str, now: datetime) -> None:
     """Take a labeler's work out of all that is read for training; a second time changes nothing.
 
+    Their places on tasks are free for others.
+
     Raises:
         StoreError: if there is no such labeler, or no reason.
     """
@@ -228,10 +230,11 @@ def exclude(session: Session, labeler: str, reason: str, author: str, now: datet
     row = _get_labeler(session, labeler)
     if session.get(ExclusionRow, row.id) is None:
         session.add(ExclusionRow(labeler_id=row.id, reason=reason, author=author, created=now))
+        _settle_places(session, row.id)
 
 
 def restore(session: Session, labeler: str) -> None:
-    """Let a labeler's work count again.
+    """Let a labeler's work count again, and fill their places on tasks.
 
     Raises:
         StoreError: if there is no such labeler, or they are not excluded.
@@ -242,6 +245,7 @@ def restore(session: Session, labeler: str) -> None:
             f"Labeler {labeler!r} must be removed to be restored. Choose another labeler."
         )
     session.delete(row)
+    _settle_places(session, row.labeler_id)
 
 
 def resolve(session: Session, report_id: int) -> None:
@@ -254,6 +258,16 @@ def resolve(session: Session, report_id: int) -> None:
     if row is None:
         raise StoreError(f"No report {report_id}. Choose one from the list.")
     row.resolved = True
+
+
+def _settle_places(session: Session, labeler_id: int) -> None:
+    """Note of each task that a labeler has met whether it wants further labelers."""
+    session.flush()
+    met = select(AssignmentRow.task_id).where(AssignmentRow.labeler_id == labeler_id)
+    # Held first: work that is just being submitted is stored before the places are counted.
+    held = select(TaskRow.id).where(TaskRow.id.in_(met)).order_by(TaskRow.id).with_for_update()
+    session.execute(held).all()
+    mark_open(session, TaskRow.id.in_(met))
 
 
 def _set_purpose(session: Session, task: TaskRow, purpose: str) -> None:

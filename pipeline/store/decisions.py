@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, cast
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from pipeline.store.schema import TaskRow
 from pipeline.store.schema_app import AccountRow, AdjudicationRow, ExclusionRow, GoldRow
@@ -40,6 +40,11 @@ class Adjudication:
     ranks: Mapping[str, int] | None
     comment: str
     created: datetime
+
+
+def counts(labeler: ColumnElement[int] | InstrumentedAttribute[int]) -> ColumnElement[bool]:
+    """Say of a labeler's id whether their work counts: no lead has taken it out of training."""
+    return labeler.not_in(select(ExclusionRow.labeler_id))
 
 
 def excluded_labelers(session: Session) -> frozenset[int]:

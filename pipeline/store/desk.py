@@ -174,7 +174,7 @@ class Desk:
             labeler_id: whose task it is.
             token: of the task.
             version: the last version that this page has seen; 0 where it has seen none.
-            content: JSON, the page's own.
+            content: JSON, the page's own; one that says ``discarded`` is kept no longer.
 
         Raises:
             StoreError: if the token is not this labeler's, or the content is too large.
@@ -193,6 +193,11 @@ class Desk:
             row = session.get(DraftRow, assignment.id)
             if row is not None and row.version != version:
                 raise StaleDraftError(read_draft(row))
+            if content.get("discarded") is True:
+                # An edit that its labeler gave up.
+                if row is not None:
+                    session.delete(row)
+                return SavedDraft(version + 1, content, now), expires
             if row is None:
                 row = DraftRow(assignment_id=assignment.id, version=0)
                 session.add(row)

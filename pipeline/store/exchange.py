@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session, selectinload
 
 from pipeline.records import Ranking
 from pipeline.store.catalog import read_prompt, read_sources
-from pipeline.store.decisions import Adjudication, newest_adjudications
+from pipeline.store.decisions import Adjudication, counts, newest_adjudications
 from pipeline.store.rows import JudgmentRecord
 from pipeline.store.schema import (
     AssignmentRow,
@@ -28,8 +28,8 @@ from pipeline.store.schema import (
     PromptRow,
     TaskRow,
 )
-from pipeline.store.schema_app import ExclusionRow, GoldRow
-from pipeline.store.values import Provenance
+from pipeline.store.schema_app import GoldRow
+from pipeline.store.values import SPLITS, Group, Provenance, Split
 
 Key = tuple[str, str, str, int]
 
@@ -49,12 +49,29 @@ class Snapshot:
     judgments: int
 
 
+@dataclass(frozen=True)
+class Labels:
+    """What a reward model may be trained on, and the name of it, as of one moment.
+
+    Attributes:
+        snapshot: names the judgments that the rankings come from.
+        by_split: the latest judgments, by their prompts' split; leads' decisions are heard.
+    """
+
+    snapshot: Snapshot
+    by_split: Mapping[str, Sequence[Ranking]]
+
+    def rankings(self, split: Split, group: Group | None = None) -> list[Ranking]:
+        """Return those of a split and of a group of labelers, None for all, in a fixed order."""
+        return [one for one in self.by_split[split] if group in (None, one.group)]
+
+
 def iterate_records(session: Session) -> Iterator[JudgmentRecord]:
     """Yield every judgment, all revisions, then the known answers of screening and gold tasks.
 
     Excluded labelers' are left out. The order does not depend on the judgments' arrival.
     """
-    for row in _sorted(session, _all_judgments()):
+    for row in _sorted(session, _with_sources(_judgments())):
         assignment, task = row.assignment, row.assignment.task
         ids = [completion.id for completion in task.completions]
         yield JudgmentRecord(
@@ -120,7 +137,7 @@ def read_rankings(
         .group_by(JudgmentRow.assignment_id)
         .subquery()
     )
-    query = _work().join(
+    query = _with_texts(_work()).join(
         last,
         (JudgmentRow.assignment_id == last.c.assignment_id)
         & (JudgmentRow.revision == last.c.revision),
@@ -154,16 +171,19 @@ def take_snapshot(session: Session) -> Snapshot:
     """
     decided = _decided(session)
     lines: list[tuple[Key, dict[str, Any]]] = []
-    for row in _sorted(session, _work()):
-        labeler = row.assignment.labeler
-        if row.assignment.task_id in decided:
+    # Columns, because a store is hashed more often than it is read.
+    query = _work().add_columns(
+        TaskRow.id, TaskRow.prompt_id, PromptRow.split, LabelerRow.name, LabelerRow.group
+    )
+    for row, task_id, prompt_id, split, labeler, group in session.execute(query):
+        if task_id in decided:
             continue
         canonical: dict[str, Any] = {
-            "task": row.assignment.task_id,
-            "prompt": row.assignment.task.prompt_id,
-            "split": row.assignment.task.prompt.split,
-            "labeler": labeler.name,
-            "group": labeler.group,
+            "task": task_id,
+            "prompt": prompt_id,
+            "split": split,
+            "labeler": labeler,
+            "group": group,
             "simulated": row.simulated,
             "revision": row.revision,
             "ranks": row.ranks,
@@ -176,7 +196,7 @@ def take_snapshot(session: Session) -> Snapshot:
             canonical["prompt_flags"] = row.prompt_flags
         if row.none_acceptable:
             canonical["none_acceptable"] = True
-        lines.append((_key(row), canonical))
+        lines.append(((prompt_id, task_id, labeler, row.revision), canonical))
     for key, task, decision in _replaced(session, decided):
         canonical = {
             "task": task.id,
@@ -192,6 +212,17 @@ def take_snapshot(session: Session) -> Snapshot:
         digest.update(json.dumps(line, sort_keys=True).encode() + b"\n")
     labelers = tuple(sorted({line["labeler"] for _, line in lines}))
     return Snapshot(digest.hexdigest(), labelers, len(lines))
+
+
+def read_labels(session: Session) -> Labels:
+    """Return what counts for training with its name.
+
+    Args:
+        session: one of ``LabelStore.reading(still=True)``; in another, a judgment that comes in
+            between would be in the one and not in the other.
+    """
+    rankings = {split: read_rankings(session, split, None) for split in SPLITS}
+    return Labels(take_snapshot(session), rankings)
 
 
 def _decided(session: Session) -> dict[str, Adjudication]:
@@ -225,29 +256,41 @@ def _rank(
         ranks=tuple(ranks[id_] for id_ in ids),
         ratings=None if ratings is None else tuple(ratings[id_] for id_ in ids),
         labeler=labeler,
-        group=cast("Literal['train', 'held_out']", group),
+        group=cast("Group", group),
     )
 
 
 def _work() -> Select[JudgmentRow]:
-    return _all_judgments().where(TaskRow.purpose == "work", TaskRow.kind == "ranking")
+    return _judgments().where(TaskRow.purpose == "work", TaskRow.kind == "ranking")
 
 
-def _all_judgments() -> Select[JudgmentRow]:
-    to_task = selectinload(JudgmentRow.assignment).selectinload(AssignmentRow.task)
+def _judgments() -> Select[JudgmentRow]:
+    """Select what labelers judged whose work counts, joined with what it hangs on."""
     return (
         select(JudgmentRow)
         .join(JudgmentRow.assignment)
         .join(AssignmentRow.labeler)
         .join(AssignmentRow.task)
         .join(TaskRow.prompt)
-        .where(LabelerRow.id.not_in(select(ExclusionRow.labeler_id)))
-        .options(
-            selectinload(JudgmentRow.assignment).selectinload(AssignmentRow.labeler),
-            to_task.selectinload(TaskRow.prompt),
-            to_task.selectinload(TaskRow.completions).selectinload(CompletionRow.sources),
-        )
+        .where(counts(LabelerRow.id))
     )
+
+
+def _with_texts(query: Select[JudgmentRow]) -> Select[JudgmentRow]:
+    """Load prompts, completions and labelers along."""
+    to_task = selectinload(JudgmentRow.assignment).selectinload(AssignmentRow.task)
+    return query.options(
+        selectinload(JudgmentRow.assignment).selectinload(AssignmentRow.labeler),
+        to_task.selectinload(TaskRow.prompt),
+        to_task.selectinload(TaskRow.completions),
+    )
+
+
+def _with_sources(query: Select[JudgmentRow]) -> Select[JudgmentRow]:
+    """Load where the completions come from, too."""
+    to_task = selectinload(JudgmentRow.assignment).selectinload(AssignmentRow.task)
+    to_sources = to_task.selectinload(TaskRow.completions).selectinload(CompletionRow.sources)
+    return _with_texts(query).options(to_sources)
 
 
 def _sorted(session: Session, query: Select[JudgmentRow]) -> list[JudgmentRow]:

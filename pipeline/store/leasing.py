@@ -1,7 +1,8 @@
 """Hand tasks to labelers, safely under concurrency.
 
-A place on a task is taken by an assignment that is done, or leased with time left; the train
-group has ``overlap`` places and held-out labelers ``held_out_overlap``. Whoever gives out or fills
+A place on a task is taken by an assignment that is done, or leased with time left, of a labeler
+whose work counts; the train group has ``overlap`` places and held-out labelers
+``held_out_overlap``. Who was taken out of training gets no further task. Whoever gives out or fills
 a place holds the task's row: SQLite's single writer sees to that, and on other databases ``SELECT
 ... FOR UPDATE`` does. The tasks are counted again under the lock, because a row that another
 session has just filled is still in the snapshot that the search saw.
@@ -19,10 +20,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, literal, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from pipeline.errors import LeaseLostError, StoreError
+from pipeline.store.decisions import counts
 from pipeline.store.schema import AssignmentRow, LabelerRow, TaskRow
 from pipeline.store.tasking import link_completions, mark_open
 from pipeline.store.values import TASK_KINDS, hash_content
@@ -169,7 +171,8 @@ def places_taken(session: Session, task_id: str, group: str, now: datetime) -> i
 
 def takes_place(now: datetime) -> ColumnElement[bool]:
     """Say of an assignment whether it takes a place on its task."""
-    return or_(AssignmentRow.state == "done", _is_held(now))
+    taken = or_(AssignmentRow.state == "done", _is_held(now))
+    return and_(taken, counts(AssignmentRow.labeler_id))
 
 
 def finish(session: Session, assignment: AssignmentRow, state: Literal["done", "skipped"]) -> None:
@@ -225,6 +228,7 @@ def _repeat(session: Session, labeler: LabelerRow, now: datetime) -> TaskRow | N
         .where(
             AssignmentRow.labeler_id == labeler.id,
             AssignmentRow.state == "done",
+            counts(AssignmentRow.labeler_id),
             TaskRow.purpose == "work",
             TaskRow.kind == "ranking",
         )
@@ -260,7 +264,9 @@ def suits(labeler: LabelerRow) -> list[ColumnElement[bool]]:
     )
     kinds: Sequence[str] = TASK_KINDS if labeler.kinds is None else labeler.kinds
     every_kind = set(kinds) >= set(TASK_KINDS)
-    return [~met] if every_kind else [~met, TaskRow.kind.in_(kinds)]
+    # One whose work does not count would fill no place, and too many once it counts again.
+    always = [~met, counts(literal(labeler.id))]
+    return always if every_kind else [*always, TaskRow.kind.in_(kinds)]
 
 
 def _lock_open_task(session: Session, labeler: LabelerRow, now: datetime) -> TaskRow | None:

@@ -26,7 +26,7 @@ from pipeline.store.decisions import (
     newest_adjudications,
     read_known,
 )
-from pipeline.store.exchange import Snapshot, take_snapshot
+from pipeline.store.exchange import Labels, Snapshot, read_labels, take_snapshot
 from pipeline.store.inbox import Dispute, InboxRules, find_disputes
 from pipeline.store.judged import Judged, Output, count_changes, read_judged, read_task
 from pipeline.store.schema_app import InstructionsRow, SnapshotRow
@@ -237,7 +237,8 @@ class Oversight:
     def exclude(self, labeler: str, reason: str, author: str) -> None:
         """Take a labeler's judgments and answers out of all that is read for training.
 
-        No row is deleted: ``restore`` brings everything back. A second time changes nothing.
+        Their places on tasks are free for others, and they get no further task. No row is deleted:
+        ``restore`` brings everything back. A second time changes nothing.
 
         Raises:
             StoreError: if there is no such labeler, or no reason.
@@ -246,7 +247,7 @@ class Oversight:
             deciding.exclude(session, labeler, reason, author, self._store.clock())
 
     def restore(self, labeler: str) -> None:
-        """Let a labeler's judgments and answers count again.
+        """Let a labeler's judgments and answers count again, and give them tasks again.
 
         Raises:
             StoreError: if there is no such labeler, or they are not excluded.
@@ -289,8 +290,8 @@ class Oversight:
             deciding.resolve(session, report_id)
 
     def snapshot(self) -> Snapshot:
-        """Return what a reward model would be trained on now."""
-        with self._store.reading() as session:
+        """Return the name of what a reward model would be trained on now."""
+        with self._store.reading(still=True) as session:
             return take_snapshot(session)
 
     def task(self, task_id: str) -> tuple[Prompt, tuple[Output, ...]]:
@@ -307,6 +308,17 @@ class Oversight:
         snapshot = self.snapshot()
         self.note_snapshot(snapshot)
         return snapshot.hash
+
+    def take_labels(self) -> Labels:
+        """Return what a reward model is trained on now, and note whose judgments are behind it.
+
+        The rankings and their name are read at one moment: a judgment that comes meanwhile is in
+        neither.
+        """
+        with self._store.reading(still=True) as session:
+            labels = read_labels(session)
+        self.note_snapshot(labels.snapshot)
+        return labels
 
     def note_snapshot(self, snapshot: Snapshot) -> None:
         """Note whose judgments are behind a hash that a manifest may name; again, nothing."""

@@ -23,7 +23,8 @@ from pipeline.records import Prompt, Ranking, read_jsonl
 from pipeline.store import candidates, catalog, exchange, leasing, submitting, tasking
 from pipeline.store.candidates import Candidate
 from pipeline.store.clock import SteadyClock, newest_time, utc_now
-from pipeline.store.connect import connect, explain_outage, for_writing
+from pipeline.store.connect import connect, explain_outage, for_one_moment, for_writing
+from pipeline.store.decisions import counts
 from pipeline.store.importing import Importer
 from pipeline.store.leasing import LEASE, LeaseRules
 from pipeline.store.rows import JudgmentRecord, read_row, write_row
@@ -261,12 +262,12 @@ class LabelStore:
 
     def snapshot_hash(self) -> str:
         """Return the SHA-256 that names the judgments that count; see ``take_snapshot``."""
-        with self.reading() as session:
+        with self.reading(still=True) as session:
             return exchange.take_snapshot(session).hash
 
     def counts(self) -> dict[str, int]:
-        """Count what the store holds; ``places_*`` are judgments wanted and labelers done."""
-        done = AssignmentRow.state == "done"
+        """Count what the store holds; ``places_*`` are labelers wanted, and those who are done."""
+        done = (AssignmentRow.state == "done") & counts(AssignmentRow.labeler_id)
         held = (AssignmentRow.state == "leased") & (AssignmentRow.lease_expires > self.clock())
         queries = {
             "prompts": select(func.count()).select_from(PromptRow),
@@ -371,9 +372,9 @@ class LabelStore:
         return self._clock()
 
     @contextmanager
-    def reading(self) -> Iterator[Session]:
-        """Open a session that only reads."""
-        with Session(self._engine) as session:
+    def reading(self, *, still: bool = False) -> Iterator[Session]:
+        """Open a session that only reads; ``still``: the store as it is at one moment."""
+        with Session(for_one_moment(self._engine) if still else self._engine) as session:
             yield session
 
     @contextmanager

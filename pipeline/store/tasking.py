@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, ScalarSelect, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from pipeline.errors import StoreError
+from pipeline.store.decisions import counts
 from pipeline.store.schema import (
     AssignmentRow,
     CompletionRow,
@@ -177,6 +178,7 @@ def _done(group: str) -> ScalarSelect[int]:
             AssignmentRow.task_id == TaskRow.id,
             AssignmentRow.state == "done",
             LabelerRow.group == group,
+            counts(AssignmentRow.labeler_id),
         )
         .correlate(TaskRow)
         .scalar_subquery()

@@ -399,3 +399,22 @@ def test_the_overview_counts_from_the_given_time(
     assert desk.overview(ada).waiting == 2
     with pytest.raises(StoreError, match="No labeler 99"):
         desk.overview(99)
+
+
+def test_an_edit_that_is_given_up_leaves_no_draft(
+    store: LabelStore, desk: Desk, ada: int, fill: Callable, by_text: Callable
+) -> None:
+    fill(store, prompts=1)
+    task = desk.lease(ada)
+    desk.submit(ada, task.token, by_text(task), "first")
+    desk.save_draft(ada, task.token, 0, {"second": "thoughts"})
+    given_up = {"page": "p", "discarded": True}
+    with pytest.raises(StaleDraftError):
+        desk.save_draft(ada, task.token, 0, given_up)
+    told, _ = desk.save_draft(ada, task.token, 1, given_up)
+    assert (told.version, told.content) == (2, given_up)
+    again = desk.reopen(ada, desk.history(ada)[0].id)
+    assert again.draft is None
+    assert again.submitted == by_text(task)
+    assert desk.save_draft(ada, task.token, 1, given_up)[0].version == 2, "said once more"
+    assert desk.save_draft(ada, task.token, 0, {"third": "thoughts"})[0].version == 1

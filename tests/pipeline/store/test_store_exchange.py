@@ -7,10 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from pipeline.errors import DataError
 from pipeline.records import Prompt, Ranking
 from pipeline.store import ImportCount, LabelStore, Task
+from pipeline.store.oversight import Oversight
+from pipeline.store.values import GROUPS, SPLITS
+from tests.pipeline.store.people import judge_all
 
 PROMPT = Prompt.from_text("Which?")
 PLAIN = {"prompt": "Which?", "completions": ["a", "b", "c"], "ranks": [2, 1, 2]}
@@ -290,3 +294,37 @@ def test_an_import_fills_the_place_that_its_labeler_held(
     counts = store.counts()
     assert (counts["tasks"], counts["places_done"], counts["places_leased"]) == (1, 1, 0)
     assert store.submit(task.token, by_text(task), "later").revision == 2
+
+
+def test_rankings_and_their_name_are_of_one_moment(
+    store: LabelStore, location: Path | str, fill: Callable, by_text: Callable
+) -> None:
+    fill(store, prompts=2, overlap=2)
+    fill(store, prompts=1, overlap=2, held_out=1, split="validation")
+    judge_all(store, "ada")
+    judge_all(store, "hugo", group="held_out")
+    before = store.snapshot_hash(), store.rankings("train")
+    late: list[str] = []
+    with LabelStore.open(location) as elsewhere:
+        task = elsewhere.lease_task(elsewhere.add_labeler("bob"))
+
+        def judge(_: object, __: object, statement: str, *___: object) -> None:
+            if statement.startswith("SELECT") and not late:
+                late.append(task.prompt.id)
+                elsewhere.submit(task.token, by_text(task), "late")
+
+        # As soon as something was read.
+        event.listen(store._engine, "after_cursor_execute", judge)
+        labels = Oversight(store).take_labels()
+    assert late
+    assert (labels.snapshot.hash, labels.rankings("train")) == before
+    assert store.snapshot_hash() != before[0]
+    assert len(store.rankings()) == 4 + 1
+
+    event.remove(store._engine, "after_cursor_execute", judge)
+    labels = Oversight(store).take_labels()
+    assert labels.snapshot.hash == store.snapshot_hash()
+    for split in SPLITS:
+        for group in (None, *GROUPS):
+            assert labels.rankings(split, group) == store.rankings(split, group)
+    assert Oversight(store).snapshots()[labels.snapshot.hash] == {"ada", "bob", "hugo"}

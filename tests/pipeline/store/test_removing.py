@@ -1,0 +1,135 @@
+"""What becomes of tasks when a labeler's work is taken out of training, and comes back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from pipeline.records import Prompt
+from pipeline.store import LabelStore
+from pipeline.store.desk import Desk
+from pipeline.store.leasing import LeaseRules
+from pipeline.store.oversight import Oversight
+from tests.pipeline.store.people import judge_all, write_all
+
+
+@pytest.fixture
+def oversight(store: LabelStore) -> Oversight:
+    return Oversight(store)
+
+
+def open_tasks(oversight: Oversight) -> int:
+    return sum(one.open for one in oversight.queue())
+
+
+def labelers_of(store: LabelStore) -> dict[str, list[str]]:
+    """Return whose judgments count, by prompt."""
+    found: dict[str, list[str]] = {}
+    for ranking in store.rankings():
+        found.setdefault(ranking.prompt.id, []).append(ranking.labeler)
+    return found
+
+
+def test_the_places_of_a_removed_labeler_go_to_others_up_to_the_overlap(
+    store: LabelStore, oversight: Oversight, fill: Callable
+) -> None:
+    fill(store, prompts=3, overlap=2)
+    for name in ("ada", "bob"):
+        assert len(judge_all(store, name)) == 3
+    assert judge_all(store, "cyd") == []
+    oversight.exclude("bob", "clicks through", "lena")
+    assert open_tasks(oversight) == 3
+    assert store.counts()["places_done"] == 3
+    assert len(judge_all(store, "cyd")) == 3
+    assert judge_all(store, "dan") == []
+    assert open_tasks(oversight) == 0
+    assert {tuple(names) for names in labelers_of(store).values()} == {("ada", "cyd")}
+    assert store.counts()["places_done"] == store.counts()["places_wanted"] == 6
+
+
+def test_who_comes_back_closes_the_tasks_that_nobody_has_taken_up(
+    store: LabelStore, oversight: Oversight, fill: Callable, by_text: Callable
+) -> None:
+    fill(store, prompts=3)
+    assert len(judge_all(store, "ada")) == 3
+    oversight.exclude("ada", "by mistake", "lena")
+    desk, bob = Desk(store), store.add_labeler("bob")
+    done = desk.lease(bob)
+    desk.submit(bob, done.token, by_text(done), "done")
+    held = desk.lease(bob)
+    oversight.restore("ada")
+    assert open_tasks(oversight) == 0
+    assert judge_all(store, "cyd") == []
+    desk.submit(bob, held.token, by_text(held), "held")
+    assert desk.lease(bob) is None
+    # What was in somebody's hands is not thrown away.
+    assert Counter(map(len, labelers_of(store).values())) == {1: 1, 2: 2}
+
+
+def test_a_removed_labeler_finishes_what_they_hold_and_gets_nothing_more(
+    store: LabelStore, oversight: Oversight, fill: Callable, by_text: Callable
+) -> None:
+    fill(store, prompts=2)
+    desk, ada = Desk(store, LeaseRules(repeat_rate=0.9)), store.add_labeler("ada")
+    task = desk.lease(ada)
+    oversight.exclude("ada", "left", "lena")
+    assert desk.overview(ada).waiting == 0
+    assert desk.lease(ada).id == task.id, "theirs until they are done"
+    assert len(judge_all(store, "bob")) == 2, "and free for others all the same"
+    assert desk.submit(ada, task.token, by_text(task), "key").revision == 1
+    assert desk.lease(ada) is None
+    fill(store, prompts=9, split="validation")
+    assert desk.lease(ada) is None
+    oversight.restore("ada")
+    assert desk.lease(ada).id != task.id
+    assert desk.overview(ada).waiting == 9
+
+
+def test_a_removed_labeler_is_shown_no_test_and_no_repeat(
+    store: LabelStore, oversight: Oversight, fill: Callable, by_text: Callable
+) -> None:
+    fill(store, prompts=9)
+    desk, ada = Desk(store, LeaseRules(gold_rate=0.0, repeat_rate=1.0)), store.add_labeler("ada")
+    for number in range(8):
+        task = desk.lease(ada)
+        desk.submit(ada, task.token, by_text(task), f"{number}")
+    assert {one.purpose for one in oversight.judged()} == {"work", "repeat"}
+    oversight.exclude("ada", "left", "lena")
+    assert desk.lease(ada) is None
+    oversight.admit("ada", admitted=False)
+    oversight.set_gold(task.id, {choice.id: 1 for choice in task.completions}, {}, "lena")
+    assert desk.lease(ada) is None
+
+
+def test_places_are_counted_by_group(
+    store: LabelStore, oversight: Oversight, fill: Callable
+) -> None:
+    fill(store, prompts=2, split="validation", held_out=1)
+    judge_all(store, "ada")
+    judge_all(store, "hugo", group="held_out")
+    oversight.exclude("hugo", "left", "lena")
+    assert judge_all(store, "bob") == []
+    assert len(judge_all(store, "hanna", group="held_out")) == 2
+
+
+def test_an_answer_is_written_again(store: LabelStore, oversight: Oversight) -> None:
+    store.add_prompts([Prompt.from_text("One?")])
+    store.create_demonstration_tasks(1)
+    assert len(write_all(store, "ada", "Mine.")) == 1
+    assert write_all(store, "bob", "Mine, too.") == []
+    oversight.exclude("ada", "left", "lena")
+    assert len(write_all(store, "bob", "Mine, too.")) == 1
+    oversight.exclude("bob", "left", "lena")
+    assert open_tasks(oversight) == 1
+
+
+def test_a_skipped_task_stays_open(store: LabelStore, oversight: Oversight, fill: Callable) -> None:
+    fill(store, prompts=1)
+    desk, ada = Desk(store), store.add_labeler("ada")
+    desk.skip(ada, desk.lease(ada).token, "other", "")
+    oversight.exclude("ada", "left", "lena")
+    oversight.restore("ada")
+    assert open_tasks(oversight) == 1
+    assert desk.lease(ada) is None, "what they skipped does not come back"
