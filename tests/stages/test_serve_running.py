@@ -125,8 +125,13 @@ def test_the_first_page_is_there_soon_after_gradio_and_nothing_heavy_is_loaded(
         (
             "raise ImportError('no such library\\nat all')",
             2,
-            "steerline: Gradio cannot be imported (no such library at all). Install Steerline "
-            "again, with all it needs.\n",
+            "steerline: Gradio cannot make its pages (no such library at all). See that it is "
+            "installed, all of it, and can write to the temporary folder.\n",
+        ),
+        (
+            "import os, tempfile; tempfile.mkdtemp(dir=os.devnull)",
+            2,
+            "can write to the temporary folder.\n",
         ),
         ("raise RuntimeError('broken')", 1, "RuntimeError: broken\n"),
     ],
@@ -162,6 +167,8 @@ def test_what_finds_no_room_is_not_saved_and_is_stored_once_when_there_is(
         store.create_ranking_tasks(1)
     served = serve()
     with served.sign_in("ada") as browser:
+        # Gradio needs room of its own as it begins.
+        assert browser.get("/lab/").status_code == 200
         task = browser.post("/api/desk/lease", json={}).json()["task"]
         ranks = {choice["id"]: rank for rank, choice in enumerate(task["completions"], start=1)}
         token = task["token"]
