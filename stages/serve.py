@@ -67,7 +67,7 @@ def _run(make_app: Callable[..., FastAPI], given: Namespace, door: socket.socket
     """Serve an app until it is interrupted, or turns out to be broken.
 
     Raises:
-        RunError: if Gradio cannot be imported.
+        RunError: if Gradio is not there or finds no room to work in.
         Exception: whatever else keeps the pages from being made.
     """
     errors: list[Exception] = []
@@ -81,9 +81,10 @@ def _run(make_app: Callable[..., FastAPI], given: Namespace, door: socket.socket
         server.run(sockets=[door])
     if not errors:
         return
-    if isinstance(errors[0], ImportError):
+    if isinstance(errors[0], ImportError | OSError):
         raise RunError(
-            f"Gradio cannot be imported ({errors[0]}). Install Steerline again, with all it needs."
+            f"Gradio cannot make its pages ({errors[0]}). See that it is installed, all of "
+            "it, and can write to the temporary folder."
         ) from errors[0]
     raise errors[0]
 

@@ -34,7 +34,7 @@ VERSION_TABLE = "label_store_version"
 MIGRATION_LOCK = 7_261_145
 # A server that is out of reach is noticed within half a minute, where TCP alone takes hours; what
 # the URL says stands. https://www.postgresql.org/docs/current/libpq-connect.html
-PATIENCE: Mapping[str, Mapping[str, int]] = {
+PATIENCE: dict[str, Mapping[str, int]] = {
     driver: {
         "connect_timeout": 10,
         "keepalives_idle": 10,

@@ -16,6 +16,11 @@ from tests.labeling_ui.browsers import GOOD, HERE, PAGE, SCRIPT
 NEW = "another horse battery"
 
 
+@pytest.fixture
+def client(make_client: Callable[..., TestClient]) -> TestClient:
+    return make_client(gradio=False)
+
+
 def change(client: TestClient, old: str = GOOD, new: str = NEW, again: str = NEW):
     return client.post("/password", data={"old": old, "new": new, "again": again})
 
@@ -24,7 +29,10 @@ def accept(client: TestClient, token: str, name: str = "cyd", new: str = GOOD, a
     return client.post(f"/invite/{token}", data={"name": name, "new": new, "again": again})
 
 
-def test_signing_in_leads_to_the_page_of_the_role(client: TestClient, sign_in: Callable) -> None:
+def test_signing_in_leads_to_the_page_of_the_role(
+    make_client: Callable[..., TestClient], sign_in: Callable
+) -> None:
+    client = make_client()
     assert client.get("/").headers["location"] == "/signin"
     for name, page in (("ada", "/lab/"), ("bob", "/label/")):
         answer = sign_in(client, name)
@@ -92,25 +100,25 @@ def test_the_cookie_is_for_this_host_and_no_script(client: TestClient, sign_in: 
 def test_under_https_the_cookie_never_goes_over_http(
     make_client: Callable[..., TestClient], sign_in: Callable
 ) -> None:
-    browser = make_client(AppSettings(https=True), "https://localhost:7860")
+    browser = make_client(AppSettings(https=True), "https://localhost:7860", gradio=False)
     cookie = sign_in(browser, "bob").headers["set-cookie"]
     assert cookie.startswith("__Host-steerline=")
     attributes = {part.strip().lower() for part in cookie.split(";")}
     assert {"secure", "path=/", "httponly", "samesite=lax"} <= attributes
     assert "domain" not in cookie.lower()
-    assert browser.get("/label/", headers=PAGE).status_code == 200
+    assert browser.get("/password", headers=PAGE).status_code == 200
 
 
 def test_the_hours_of_a_session_are_the_cookies_too(
     make_client: Callable[..., TestClient], sign_in: Callable, clock
 ) -> None:
 
-    browser = make_client(AppSettings(session=timedelta(hours=1)))
+    browser = make_client(AppSettings(session=timedelta(hours=1)), gradio=False)
     assert "Max-Age=3600" in sign_in(browser, "bob").headers["set-cookie"]
     clock.advance(59)
-    assert browser.get("/label/", headers=SCRIPT).status_code == 200
+    assert browser.get("/password", headers=SCRIPT).status_code == 200
     clock.advance(1)
-    assert browser.get("/label/", headers=SCRIPT).status_code == 401
+    assert browser.get("/password", headers=SCRIPT).status_code == 401
 
 
 def test_a_wrong_password_says_so_and_keeps_the_name(client: TestClient, sign_in: Callable) -> None:
@@ -163,8 +171,8 @@ def test_guessing_a_name_is_slowed_down_and_the_window_passes(
 def test_guessing_from_an_address_is_slowed_down(
     make_client: Callable[..., TestClient], sign_in: Callable
 ) -> None:
-    one = make_client(client=("192.0.2.1", 50000))
-    other = make_client(client=("192.0.2.2", 50000))
+    one = make_client(gradio=False, client=("192.0.2.1", 50000))
+    other = make_client(gradio=False, client=("192.0.2.2", 50000))
     for number in range(20):
         assert sign_in(one, f"name {number}", "wrong").status_code == 400
     assert sign_in(one, "bob").status_code == 429
@@ -198,22 +206,23 @@ def test_signing_in_as_somebody_else_ends_the_first_session(
 def test_signing_out_takes_more_than_a_link(client: TestClient, sign_in: Callable) -> None:
     sign_in(client, "bob")
     assert client.get("/signout", headers=PAGE).status_code == 405
-    assert client.get("/label/", headers=SCRIPT).status_code == 200
+    assert client.get("/password", headers=SCRIPT).status_code == 200
 
 
 def test_a_disabled_account_is_out_at_once(
     client: TestClient, sign_in: Callable, accounts: Accounts
 ) -> None:
     sign_in(client, "bob")
-    assert client.get("/label/", headers=SCRIPT).status_code == 200
+    assert client.get("/password", headers=SCRIPT).status_code == 200
     accounts.disable("bob")
-    assert client.get("/label/", headers=SCRIPT).status_code == 401
+    assert client.get("/password", headers=SCRIPT).status_code == 401
     assert sign_in(client, "bob").status_code == 400
 
 
 def test_a_printed_password_opens_nothing_but_the_choice_of_another(
-    client: TestClient, sign_in: Callable, accounts: Accounts
+    make_client: Callable[..., TestClient], sign_in: Callable, accounts: Accounts
 ) -> None:
+    client = make_client()
     once = accounts.add("cyd", "lead")
     answer = sign_in(client, "cyd", once, next="/lab/")
     assert answer.headers["location"] == "/password"
@@ -230,12 +239,12 @@ def test_a_printed_password_opens_nothing_but_the_choice_of_another(
 def test_changing_the_password_signs_out_everywhere_else(
     make_client: Callable[..., TestClient], sign_in: Callable
 ) -> None:
-    here, there = make_client(), make_client()
+    here, there = make_client(gradio=False), make_client(gradio=False)
     sign_in(here, "bob")
     sign_in(there, "bob")
     assert change(here).status_code == 303
-    assert here.get("/label/", headers=SCRIPT).status_code == 200
-    assert there.get("/label/", headers=SCRIPT).status_code == 401
+    assert here.get("/password", headers=SCRIPT).status_code == 200
+    assert there.get("/password", headers=SCRIPT).status_code == 401
     assert sign_in(there, "bob").status_code == 400
     assert sign_in(there, "bob", NEW).status_code == 303
 
@@ -258,7 +267,7 @@ def test_a_password_that_cannot_be_changed_stays(
     assert answer.status_code == 400
     assert line in answer.text
     assert 'role="alert"' in answer.text
-    assert client.get("/label/", headers=SCRIPT).status_code == 200
+    assert client.get("/password", headers=SCRIPT).status_code == 200
     assert sign_in(client, "bob").status_code == 303
 
 

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import json
-import re
+import os
 import shutil
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -11,14 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from pipeline.store import LabelStore
 from pipeline.store.accounts import Accounts
+from pipeline.store.connect import PATIENCE
 from stages.cli import main
-
-SECONDS = 60
 
 
 @pytest.fixture
@@ -119,94 +115,51 @@ def test_a_store_of_a_newer_version_is_one_line(
     with sqlite3.connect(tmp_path / "labels.db") as other:
         other.execute("UPDATE label_store_version SET version_num = '9999'")
     assert "has schema '9999' of a newer version" in refusal(capsys, config)
+    with sqlite3.connect(tmp_path / "labels.db") as other:
+        assert other.execute("SELECT version_num FROM label_store_version").fetchall() == [
+            ("9999",)
+        ]
 
 
-class Served:
-    """A server in a process of its own, until the test ends."""
-
-    def __init__(self, config: Path, *options: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "stages.cli", "serve", str(config), "--port", "0", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.line = self.process.stdout.readline()
-        found = re.search(r"(https?://[^/]+)/label, for leads .*/lab", self.line)
-        assert found is not None, self.process.communicate(timeout=SECONDS)
-        self.url = found.group(1)
-
-    def get(self, path: str, **headers: str) -> httpx2.Response:
-        return httpx2.get(f"{self.url}{path}", headers=headers, verify=False, timeout=SECONDS)
-
-    def stop(self) -> tuple[int, str, str]:
-        self.process.send_signal(signal.SIGINT)
-        out, err = self.process.communicate(timeout=SECONDS)
-        return self.process.returncode, out, err
+def test_a_postgresql_out_of_reach_is_one_line_without_its_password(
+    config: Path, taken: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("psycopg")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        closed = probe.getsockname()[1]
+    # Nobody answers at the other one: as with a machine that is gone, only patience ends.
+    monkeypatch.setitem(PATIENCE, "psycopg", {"connect_timeout": 2})
+    for port, reason in ((closed, "refused"), (taken, "timeout")):
+        url = f"postgresql+psycopg://ada:secret@127.0.0.1:{port}/labels"
+        message = refusal(capsys, config, f"label.store={url}")
+        assert message.startswith(f"Label store {url.replace('secret', '***')} cannot be opened (")
+        assert reason in message
+        assert "secret" not in message
 
 
-@pytest.fixture
-def serve(config: Path) -> Iterator:
-    """Return a function that serves the run; whatever still runs at the end is killed."""
-    started: list[Served] = []
-
-    def start(*options: str) -> Served:
-        started.append(Served(config, *options))
-        return started[-1]
-
-    yield start
-    for served in started:
-        served.process.kill()
-        served.process.communicate()
-
-
-def test_it_serves_until_it_is_interrupted_and_ends_quietly(serve) -> None:
-    served = serve()
-    answer = served.get("/signin")
-    assert answer.status_code == 200
-    assert "<h1>Sign in</h1>" in answer.text
-    assert "server" not in answer.headers
-    page = served.get("/lab/", accept="text/html")
-    assert page.headers["location"] == "/signin?next=%2Flab%2F"
-    assert served.get("/signin", host="evil.example").status_code == 400
-    assert served.stop() == (0, "", "")
-
-
-def test_it_speaks_https(serve, tmp_path: Path) -> None:
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("makes its certificate with openssl")
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        [
-            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-            *("-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    served = serve("--certificate", str(certificate), "--key", str(key), "--host", "0.0.0.0")
-    assert served.url.startswith("https://")
-    assert served.get("/signin").status_code == 200
-    assert served.stop()[0] == 0
-
-
-def test_serving_loads_no_torch(config: Path) -> None:
-    code = (
-        "import json, sys, uvicorn\n"
-        "from stages.cli import main\n"
-        "heavy = ('torch', 'transformers', 'datasets', 'accelerate', 'trl', 'scipy')\n"
-        "def look(server, sockets):\n"
-        "    print(json.dumps([name for name in heavy if name in sys.modules]))\n"
-        "uvicorn.Server.run = look\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
+@pytest.mark.parametrize("command", [["serve"], ["user", "add"]], ids=" ".join)
+def test_a_store_on_a_read_only_disk_is_one_line(
+    command: list[str], config: Path, tmp_path: Path
+) -> None:
+    """A process of its own gives up the privilege of passing over permissions, if it has it."""
+    setpriv = shutil.which("setpriv")
+    if os.geteuid() == 0 and setpriv is None:
+        pytest.skip("gives up root's privileges with setpriv")
+    drop = [str(setpriv), "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
+    store = tmp_path / "labels.db"
+    before = store.read_bytes()
+    store.chmod(0o444)
+    tmp_path.chmod(0o555)
+    words = [*command, str(config), *(["eve"] if "add" in command else ["--port", "0"])]
     done = subprocess.run(
-        [sys.executable, "-c", code, "serve", str(config), "--port", "0"],
+        [*drop, sys.executable, "-m", "stages.cli", *words],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout.splitlines()[-1]) == []
+    tmp_path.chmod(0o755)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"steerline: Label store {store} cannot be opened (")
+    assert done.stderr.count("\n") == 1
+    assert store.read_bytes() == before
