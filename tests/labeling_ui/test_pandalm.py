@@ -84,9 +84,14 @@ def store(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Labe
 
 
 @pytest.fixture(scope="module")
-def shown(store: LabelStore) -> dict[str, list[Any]]:
+def page(store: LabelStore) -> LabPage:
+    return LabPage(store, "lena")
+
+
+@pytest.fixture(scope="module")
+def shown(page: LabPage) -> dict[str, list[Any]]:
     """Return the rows of the agreement page, by measure."""
-    return LabPage(store, "lena").agreement()
+    return page.agreement()
 
 
 def test_every_vote_is_in_the_store(store: LabelStore, published: Published) -> None:
@@ -147,16 +152,15 @@ def test_shown_intervals_are_those_of_a_ratio_over_prompts(
     assert float(high) == pytest.approx(ratio + 1.96 * error, abs=0.2 * error + 5e-4)
 
 
-def test_what_nobody_was_asked_is_undefined(shown: dict[str, list[Any]], store: LabelStore) -> None:
+def test_what_nobody_was_asked_is_undefined(shown: dict[str, list[Any]], page: LabPage) -> None:
     for name in ("Krippendorff's alpha of the ratings", "Comparisons of stages, a tie is half"):
         assert shown[name] == ["undefined", "-", "-", 0, 0]
-    assert {tuple(row[-2:]) for row in LabPage(store, "lena").flags().values()} == {(0, 0)}
+    assert {tuple(row[-2:]) for row in page.flags().values()} == {(0, 0)}
 
 
-def test_the_page_measures_the_chosen_split(store: LabelStore) -> None:
-    page = LabPage(store, "lena")
+def test_the_page_measures_the_chosen_split(shown: dict[str, list[Any]], page: LabPage) -> None:
     name = "Pairwise agreement, a tie is half"
-    whole, parts = page.agreement()[name], [page.agreement([one])[name] for one in SPLITS]
+    whole, parts = shown[name], [page.agreement([one])[name] for one in SPLITS]
     counts = [part[-1] for part in parts]
     assert sum(counts) == whole[-1]
     assert min(counts) > 100
