@@ -1,7 +1,8 @@
 """Bring whole judgments and known answers into a session.
 
 An import is idempotent: a row's key (its idempotency key, or the hash of its content where it has
-none) tells whether the store has it already.
+none) tells whether the store has it already. What records of one task in a row have in common, and
+what all records ask, is asked of the database once: an import of thousands takes seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pipeline.store.rows import JudgmentRecord, check_lengths
 from pipeline.store.schema import AssignmentRow, JudgmentRow, LabelerRow, TaskRow
 from pipeline.store.schema_app import GoldRow
 from pipeline.store.submitting import append_judgment, same_judgment
-from pipeline.store.tasking import Overlap, Wanted, add_task, link_completions
+from pipeline.store.tasking import Overlap, Wanted, add_task, link_completions, mark_open
 from pipeline.store.values import (
     SIMULATED_PREFIX,
     Judgment,
@@ -35,6 +36,9 @@ from pipeline.store.values import (
 )
 
 Value = TypeVar("Value")
+
+PORTION = 500
+"""Tasks that are marked in one statement."""
 
 
 @dataclass
@@ -55,6 +59,11 @@ class Importer:
         split: of prompts whose records name none.
         now: the time of the import.
         revises: whether a labeler's second judgment of a task takes the first one's place.
+        unnamed: votes without a name so far, by task.
+        latest: the task of each labeler's newest judgment of a task's completions.
+        keys: of every judgment in the store.
+        labelers: met so far, by name, kind and group.
+        touched: tasks whose mark of being open ``settle`` has to set.
     """
 
     session: Session
@@ -64,6 +73,15 @@ class Importer:
     revises: bool = True
     unnamed: Counter[str] = field(default_factory=Counter)
     latest: dict[tuple[str, str], str] = field(default_factory=dict)
+    keys: set[str] = field(init=False)
+    labelers: dict[tuple[str, str, str], LabelerRow] = field(default_factory=dict)
+    touched: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Read what the store has already."""
+        self.keys = set(self.session.scalars(select(JudgmentRow.idempotency_key)))
+        self._content: object = None
+        self._task: TaskRow | None = None
 
     def add(self, record: JudgmentRecord) -> bool:
         """Add one judgment or known answer and return whether it was new.
@@ -72,10 +90,8 @@ class Importer:
             StoreError: if it breaks a rule, or contradicts what the store has.
         """
         check_lengths(record)
-        session, prompt_id = self.session, record.prompt.id
-        add_prompt(session, record.prompt, record.split or self.split, self.now)
-        add_completions(session, prompt_id, record.sampled, self.now)
-        ids = [completion_id(prompt_id, text) for text, _ in record.completions]
+        self._add_content(record)
+        ids = [completion_id(record.prompt.id, text) for text, _ in record.completions]
         judgment = _read_judgment(record, ids)
         check_judgment(judgment, ids)
         if record.known:
@@ -87,7 +103,7 @@ class Importer:
             if task is None:
                 raise StoreError("'labeler' is missing in a repeated judgment. Add it.")
             name = self._name_labeler(task.id, simulated=record.simulated)
-        labeler = add_labeler(session, name, kind, record.group, self.now)
+        labeler = self._find_labeler(name, kind, record.group)
         if task is None:
             task = self._find_repeat(record, ids, record.repeats, labeler)
         elif not self.revises:
@@ -95,7 +111,29 @@ class Importer:
             if judged in self.latest:
                 task = self._find_repeat(record, ids, self.latest[judged], labeler)
             self.latest[judged] = task.id
+        self._task = task  # held, so that the session still knows it when its next vote comes
         return self._add_judgment(record, judgment, task, labeler)
+
+    def settle(self) -> None:
+        """Note of each task whether it wants further labelers; once all records are added."""
+        touched = sorted(self.touched)
+        for start in range(0, len(touched), PORTION):
+            mark_open(self.session, TaskRow.id.in_(touched[start : start + PORTION]))
+
+    def _add_content(self, record: JudgmentRecord) -> None:
+        """Add prompt and completions, unless the record before had the same."""
+        content = record.prompt, record.split, record.completions
+        if content == self._content:
+            return
+        add_prompt(self.session, record.prompt, record.split or self.split, self.now)
+        add_completions(self.session, record.prompt.id, record.sampled, self.now)
+        self._content = content
+
+    def _find_labeler(self, name: str, kind: str, group: str) -> LabelerRow:
+        who = name, kind, group
+        if who not in self.labelers:
+            self.labelers[who] = add_labeler(self.session, name, kind, group, self.now)
+        return self.labelers[who]
 
     def _add_judgment(
         self, record: JudgmentRecord, judgment: Judgment, task: TaskRow, labeler: LabelerRow
@@ -109,14 +147,18 @@ class Importer:
             order = range(len(ids)) if record.presented is None else record.presented
             presented = [ids[index] for index in order]
             assignment = add_assignment(session, task, labeler, presented, self.now)
-            session.flush()
         if record.revision is not None and self._has_revision(assignment, record.revision):
             raise StoreError(
                 f"Labeler {labeler.name!r} must have one revision {record.revision} of a task, got "
                 f"another for task {task.id}. Remove one of the two."
             )
-        time = record.created or self.now
-        append_judgment(session, assignment, judgment, key, time, record.revision)
+        revision, time = record.revision, record.created or self.now
+        if assignment.state != "done":
+            # Done from the start, so that the task is marked by ``settle`` and not at each vote.
+            assignment.state, revision = "done", revision or 1
+            self.touched.add(task.id)
+        append_judgment(session, assignment, judgment, key, time, revision)
+        self.keys.add(key)
         return True
 
     def _find_task(self, record: JudgmentRecord, ids: list[str]) -> TaskRow:
@@ -202,9 +244,10 @@ class Importer:
         return f"{prefix}{self.source}#{self.unnamed[task_id]}"
 
     def _has(self, key: str, task_id: str, labeler_id: int, judgment: Judgment) -> bool:
-        row = self.session.scalar(select(JudgmentRow).where(JudgmentRow.idempotency_key == key))
-        if row is None:
+        if key not in self.keys:
             return False
+        query = select(JudgmentRow).where(JudgmentRow.idempotency_key == key)
+        row = self.session.scalars(query).one()
         owner = (row.assignment.task_id, row.assignment.labeler_id)
         if owner != (task_id, labeler_id) or not same_judgment(row, judgment):
             raise StoreError(

@@ -365,6 +365,7 @@ class LabelStore:
                 except StoreError as error:
                     raise DataError.at(where, line, str(error)) from error
                 total += 1
+            importer.settle()
         return ImportCount(added, total - added)
 
     def clock(self) -> datetime:

@@ -7,7 +7,7 @@ import pytest
 from pipeline.config.label import ComparisonSection, LabelSection
 from pipeline.config.run import resolve
 from pipeline.config.source import Source
-from pipeline.errors import DataError
+from pipeline.errors import DataError, StoreError
 from pipeline.labeling import (
     gold_accuracy,
     import_completions,
@@ -146,6 +146,16 @@ def test_a_faulty_line_leaves_the_store_as_it_was(config, tmp_path):
         with pytest.raises(DataError, match=":2:"):
             import_completions(store, sources, config)
         assert store.prompts() == []
+
+
+def test_a_prompt_of_another_split_leaves_the_store_as_it_was(config, tmp_path):
+    rows = [{"prompt": text, "completions": ["x", "y"]} for text in ("fine", "known")]
+    with open_store(config) as store:
+        store.add_prompts([Prompt.from_text("known")], split="test")
+        before = store.counts()
+        with pytest.raises(StoreError, match="must stay in one split"):
+            import_completions(store, answers(tmp_path, *rows), config)
+        assert store.counts() == before
 
 
 def test_stages_are_compared_where_the_section_says(config):

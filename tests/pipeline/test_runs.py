@@ -110,6 +110,31 @@ def test_a_complete_unchanged_stage_is_skipped_and_left_as_it_is(config: RunConf
     assert snapshot(config.run_dir / "sft") == before
 
 
+def test_a_stage_that_counts_may_be_done_again_and_keeps_what_it_had_where_that_fails(
+    config: RunConfig,
+):
+    complete(config, "sft")
+    with open_stage(config, "sft", again=True) as run:
+        assert not run.skip
+        run.finish({"loss": 0.5})
+    assert read(config, "sft").metrics == {"loss": 0.5}
+    before = snapshot(config.run_dir / "sft")
+    with pytest.raises(DataError), open_stage(config, "sft", again=True):
+        raise DataError("bad input")
+    assert snapshot(config.run_dir / "sft") == before
+
+
+def test_labels_that_have_changed_are_named_by_their_snapshots(config: RunConfig):
+    complete(config, "sft", sources={"store:": "a" * 64})
+    with (
+        pytest.raises(RunError) as caught,
+        open_stage(config, "sft", sources={"store:": "b" * 64}),
+    ):
+        pass
+    words = "the labels have changed (snapshot aaaaaaaaaaaa then, bbbbbbbbbbbb now)"
+    assert f"was made from other inputs: {words}. Run it with --force" in str(caught.value)
+
+
 def test_force_makes_a_complete_stage_again_from_nothing(config: RunConfig):
     complete(config, "sft")
     (config.run_dir / "sft" / "leftover").touch()

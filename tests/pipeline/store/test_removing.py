@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from pipeline.records import Prompt
 from pipeline.store import LabelStore
@@ -133,3 +136,31 @@ def test_a_skipped_task_stays_open(store: LabelStore, oversight: Oversight, fill
     oversight.restore("ada")
     assert open_tasks(oversight) == 1
     assert desk.lease(ada) is None, "what they skipped does not come back"
+
+
+def test_marks_are_true_while_people_work_and_a_lead_changes_their_mind(
+    location: Path | str, fill: Callable
+) -> None:
+    with LabelStore.open(location) as store:
+        fill(store, prompts=16, k=2, overlap=2)
+        store.add_labeler("bob")
+        names = ("ada", "bob", "cyd", "dan")
+        people = [threading.Thread(target=judge_all, args=(store, name, "0>1")) for name in names]
+        for person in people:
+            person.start()
+        changes = 0
+        while any(person.is_alive() for person in people) or changes < 4:
+            Oversight(store).exclude("bob", "perhaps", "lena")
+            Oversight(store).restore("bob")
+            changes += 1
+        for person in people:
+            person.join()
+        done = "(SELECT count(*) FROM assignments WHERE task_id = tasks.id AND state = 'done')"
+        with store.reading() as session:
+            rows = session.execute(text(f"SELECT open, {done}, overlap FROM tasks")).all()
+        assert all(bool(is_open) == (count < overlap) for is_open, count, overlap in rows)
+        judged = [(one.task, one.labeler) for one in Oversight(store).judged()]
+        assert len(judged) == len(set(judged)) == sum(count for _, count, _ in rows)
+        for name in names:
+            judge_all(store, name, "0>1")
+        assert open_tasks(Oversight(store)) == 0
