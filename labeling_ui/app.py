@@ -51,6 +51,8 @@ class Parts:
         routers: the JSON routes, all under ``/api``.
         failures: what is told of errors that the routes raise, beside those of ``failing``.
         label_head: what the page of ``/label`` has in its head: our own scripts and styles.
+        lab_head: the same for ``/lab``.
+        lab_theme: the theme of ``/lab``; None for Gradio's own.
     """
 
     label_page: Callable[[], gr.Blocks]
@@ -58,6 +60,8 @@ class Parts:
     routers: Sequence[APIRouter] = ()
     failures: Mapping[type[Exception], Handler] = field(default_factory=dict)
     label_head: str = ""
+    lab_head: str = ""
+    lab_theme: gr.themes.Base | None = None
 
 
 def create_app(
@@ -113,7 +117,8 @@ def create_app(
 async def _mount_pages(app: FastAPI, parts: Parts, settings: AppSettings) -> None:
     label_page = Page("/label", parts.label_page(), labeler_name, parts.label_head)
     _mount(app, label_page, settings.page_bytes)
-    _mount(app, Page("/lab", parts.lab_page(), lead_name), settings.lab_bytes)
+    lab_page = Page("/lab", parts.lab_page(), lead_name, parts.lab_head, parts.lab_theme)
+    _mount(app, lab_page, settings.lab_bytes)
 
 
 def _own_parts(
@@ -128,6 +133,7 @@ def _own_parts(
     from labeling_ui.desk_routes import FAILURES, desk_routes
     from labeling_ui.lab_page import build_lab_page
     from labeling_ui.lab_routes import lab_routes
+    from labeling_ui.lab_theme import LAB_HEAD, lab_theme
     from labeling_ui.label_page import LABEL_HEAD, build_label_page
 
     desk = desk_routes(store, rules=rules, goal=goal, interface=interface_version())
@@ -137,13 +143,15 @@ def _own_parts(
         routers=(desk, lab_routes(store)),
         failures=FAILURES,
         label_head=LABEL_HEAD,
+        lab_head=LAB_HEAD,
+        lab_theme=lab_theme(),
     )
 
 
 def interface_version() -> str:
     """Return the version of the labelers' page: a hash of its files, which each judgment names."""
     digest = hashlib.sha256()
-    for path in sorted(STATIC.glob("*.*")):
+    for path in sorted(set(STATIC.glob("*.*")) - {STATIC / "lab.css"}):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -167,12 +175,13 @@ def _add_slash(request: Request) -> Response:
 
 @dataclass(frozen=True)
 class Page:
-    """A Gradio page: where it is, what it is, who it is for, and what its head has in addition."""
+    """A Gradio page: where it is, what it is, who it is for, what its head has, and its theme."""
 
     path: str
     blocks: gr.Blocks
     auth_dependency: Callable[[Request], str | None]
     head: str = ""
+    theme: gr.themes.Base | None = None
 
 
 def _mount(app: FastAPI, page: Page, max_file_size: int) -> None:
@@ -184,6 +193,7 @@ def _mount(app: FastAPI, page: Page, max_file_size: int) -> None:
         page.path,
         auth_dependency=page.auth_dependency,
         head=page.head or None,
+        theme=page.theme,
         max_file_size=max_file_size,
         footer_links=[],
         run_history=False,

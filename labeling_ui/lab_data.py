@@ -9,9 +9,10 @@ import gradio as gr
 
 from labeling_ui.lab_access import Lab, tell
 from labeling_ui.lab_cards import Card, card, prompt_cards, text_cards
-from labeling_ui.lab_fill import Fill, table
+from labeling_ui.lab_fill import Fill
 from labeling_ui.lab_importing import import_file
 from labeling_ui.lab_parsing import read_answers, read_order, show_answers, show_order
+from labeling_ui.lab_sheet import table
 from labeling_ui.lab_tables import TIME
 from pipeline.errors import StoreError
 from pipeline.records import Prompt

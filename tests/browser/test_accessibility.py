@@ -8,38 +8,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.browser.conftest import BUILD, PHONE
+from tests.browser.conftest import PHONE
 from tests.browser.desk import Desk
 from tests.browser.running import Person, Server
-
-AXE = BUILD / "axe" / "node_modules" / "axe-core" / "axe.min.js"
-RUN = """async () => {
-  const found = await axe.run(document, { preload: false });
-  return found.violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html).slice(0, 3)]);
-}"""
-
-
-@pytest.fixture(scope="session")
-def axe() -> str:
-    assert AXE.is_file(), "axe-core is not installed: run make test-browser"
-    return AXE.read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def violations(axe: str) -> Callable[[Page], list[Any]]:
-    """Return a function that lists what axe-core finds wrong with a page as it is."""
-
-    def check(page: Page) -> list[Any]:
-        page.evaluate(axe)
-        found: list[Any] = page.evaluate(RUN)
-        return found
-
-    return check
-
-
-@pytest.fixture(params=["light", "dark"])
-def scheme(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture
