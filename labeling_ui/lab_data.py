@@ -72,7 +72,9 @@ def _build_import(lab: Lab) -> None:
                 Path(path).unlink(missing_ok=True)
             return None, f"{count.added} judgments added, {count.duplicates} were here already"
 
-        lab.bind(load.click, bring_in, (file, split), (file, result))
+        done = lab.bind(load.click, bring_in, (file, split), (file, result))
+        # A refused file is gone as well: it must be chosen again once it is mended.
+        done.failure(None, None, (file, result), js="() => [null, '']")
 
 
 def _build_known(lab: Lab, show: Any, shown: tuple[Any, ...]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,10 +27,16 @@ FLAGS = [
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 860}
 AXE = Path(__file__).parents[2] / "build" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
-RUN_AXE = """async () => {
+RUN_AXE = """async (excused) => {
+  const isExcused = (rule, node) => excused.some(([name, where]) =>
+    name === rule && document.querySelector(node.target[0]).matches(where));
   const found = await axe.run(document, { preload: false });
-  return found.violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html).slice(0, 3)]);
+  return found.violations
+    .map(({ id, nodes }) => [id, nodes.filter((node) => !isExcused(id, node))])
+    .filter(([, nodes]) => nodes.length > 0)
+    .map(([id, nodes]) => [id, nodes.map((node) => node.html).slice(0, 3)]);
 }"""
+Violations = Callable[..., list[Any]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -128,12 +134,15 @@ def axe() -> str:
 
 
 @pytest.fixture
-def violations(axe: str) -> Callable[[Page], list[Any]]:
-    """Return a function that lists what axe-core finds wrong with a page as it is."""
+def violations(axe: str) -> Violations:
+    """Return a function that lists what axe-core finds wrong with a page as it is.
 
-    def check(page: Page) -> list[Any]:
+    Rules may be excused, each for what a selector matches alone.
+    """
+
+    def check(page: Page, excused: Collection[tuple[str, str]] = ()) -> list[Any]:
         page.evaluate(axe)
-        found: list[Any] = page.evaluate(RUN_AXE)
+        found: list[Any] = page.evaluate(RUN_AXE, [list(one) for one in excused])
         return found
 
     return check

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, expect
 
-from tests.browser.conftest import PHONE
+from tests.browser.conftest import PHONE, Violations
 from tests.browser.desk import Desk
 from tests.browser.running import Person, Server
 
@@ -20,13 +19,13 @@ def themed(new_context: Callable[..., BrowserContext], server: Server, scheme: s
     return Desk(context.new_page(), server)
 
 
-def test_signing_in_has_no_violation(themed: Desk, violations: Callable[[Page], list[Any]]):
+def test_signing_in_has_no_violation(themed: Desk, violations: Violations):
     themed.page.goto(f"{themed.server.url}/signin")
     assert violations(themed.page) == []
 
 
 def test_ranking_has_no_violation(
-    themed: Desk, server: Server, person: Person, violations: Callable[[Page], list[Any]]
+    themed: Desk, server: Server, person: Person, violations: Violations
 ):
     server.add_ranking(9, prompt="A prompt of some length. " * 80)
     themed.sign_in(person)
@@ -45,7 +44,7 @@ def test_ranking_has_no_violation(
 
 
 def test_dialogs_have_no_violation(
-    themed: Desk, server: Server, person: Person, violations: Callable[[Page], list[Any]]
+    themed: Desk, server: Server, person: Person, violations: Violations
 ):
     server.add_ranking(4)
     server.add_ranking(4)
@@ -69,7 +68,7 @@ def test_dialogs_have_no_violation(
 
 
 def test_other_tasks_have_no_violation(
-    themed: Desk, server: Server, person: Person, violations: Callable[[Page], list[Any]]
+    themed: Desk, server: Server, person: Person, violations: Violations
 ):
     server.add_comparison()
     themed.sign_in(person)

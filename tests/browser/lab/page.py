@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
@@ -73,12 +73,11 @@ class LabPage:
         # An arrow is part of the button's name.
         self.panel.get_by_role("button", name=part).click()
 
-    def choose(self, label: str, option: str) -> None:
-        """Choose from a dropdown what begins with a text."""
-        self.field(label).click()
-        choice = self.page.get_by_role("option", name=re.compile("^" + re.escape(option)))
-        with self.working():
-            choice.first.click()
+    def choose(self, label: str, option: str, *, alone: bool = False) -> None:
+        """Choose the first with a text from a list; alone, where nothing comes of it yet."""
+        self.panel.get_by_role("combobox", name=label, exact=True).click()
+        with nullcontext() if alone else self.working():
+            self.page.get_by_role("option", name=option).first.click()
 
     def tick(self, group: str, label: str) -> None:
         """Tick one of a group of boxes."""
@@ -107,6 +106,13 @@ class LabPage:
             "all => all.map(one => ['h2', 'pre'].map(tag => one.querySelector(tag).textContent))"
         )
         return dict(pairs)
+
+    def upload(self, file: Path) -> None:
+        """Give a file to the tab's place for one."""
+        with self.page.expect_file_chooser() as chooser:
+            self.panel.get_by_role("button", name="Click to upload").click()
+        chooser.value.set_files(file)
+        expect(self.panel.get_by_text(file.stem)).to_be_visible()
 
     def told(self, words: str) -> None:
         """Wait for a message, and put it away."""

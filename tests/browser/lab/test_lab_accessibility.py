@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, expect
 
-from tests.browser.conftest import PHONE
+from tests.browser.conftest import PHONE, Violations
 from tests.browser.lab.page import TABS, LabPage
 from tests.browser.running import Person, Server
+
+# What Gradio 6.31 draws itself, out of reach of theme, styles and settings: rule, and where.
+EXCUSED = {
+    # ``gr.File`` shows two lines of words and has others as its name.
+    ("label-content-name-mismatch", ".upload-container"),
+    # A message folds by its head, which is a button around the one that closes it.
+    ("nested-interactive", ".toast-header"),
+}
 
 
 @pytest.fixture
@@ -46,8 +53,8 @@ def everything(lead: LabPage) -> Iterator[str]:
     yield "a refusal"
 
 
-def test_nothing_has_a_violation(themed: LabPage, violations: Callable[[Page], list[Any]]):
-    found = {name: violations(themed.page) for name in everything(themed)}
+def test_nothing_has_a_violation(themed: LabPage, violations: Violations):
+    found = {name: violations(themed.page, EXCUSED) for name in everything(themed)}
     assert len(found) == len(TABS) + 7
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
 
