@@ -25,6 +25,7 @@ from labeling_ui.failing import ANSWERED, failed
 from labeling_ui.forwarding import Forwarded
 from labeling_ui.gate import Gate, labeler_name, lead_name
 from labeling_ui.lab_routes import lab_routes
+from labeling_ui.lab_theme import LAB_HEAD, lab_theme
 from labeling_ui.label_page import LABEL_HEAD, build_label_page
 from labeling_ui.mounting import Broken, Page, Pages, log_broken
 from labeling_ui.policy import MOUNTS
@@ -54,6 +55,8 @@ class Parts:
         routers: the JSON routes, all under ``/api``.
         failures: what is told of errors that the routes raise, beside those of ``failing``.
         label_head: what the page of ``/label`` has in its head: our own scripts and styles.
+        lab_head: the same for ``/lab``.
+        lab_theme: makes the theme of ``/lab``; None for Gradio's own.
     """
 
     label_page: Callable[[], gr.Blocks]
@@ -61,6 +64,8 @@ class Parts:
     routers: Sequence[APIRouter] = ()
     failures: Mapping[type[Exception], Handler] = field(default_factory=dict)
     label_head: str = ""
+    lab_head: str = ""
+    lab_theme: Callable[[], gr.themes.Base] | None = None
 
 
 def create_app(
@@ -121,7 +126,7 @@ def _gradio_pages(parts: Parts, settings: AppSettings) -> tuple[Page, Page]:
     label, lab = MOUNTS
     return (
         Page(label, parts.label_page, labeler_name, settings.page_bytes, parts.label_head),
-        Page(lab, parts.lab_page, lead_name, settings.lab_bytes),
+        Page(lab, parts.lab_page, lead_name, settings.lab_bytes, parts.lab_head, parts.lab_theme),
     )
 
 
@@ -140,6 +145,8 @@ def _own_parts(
         routers=(desk, lab_routes(store)),
         failures=FAILURES,
         label_head=LABEL_HEAD,
+        lab_head=LAB_HEAD,
+        lab_theme=lab_theme,
     )
 
 
@@ -153,7 +160,7 @@ def _build_lab_page(store: LabelStore, accounts: Accounts, run_dir: Path | None)
 def interface_version() -> str:
     """Return the version of the labelers' page: a hash of its files, which each judgment names."""
     digest = hashlib.sha256()
-    for path in sorted(STATIC.glob("*.*")):
+    for path in sorted(set(STATIC.glob("*.*")) - {STATIC / "lab.css"}):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -8,7 +8,8 @@ from typing import Any
 import gradio as gr
 
 from labeling_ui.lab_access import Lab
-from labeling_ui.lab_fill import Fill, table
+from labeling_ui.lab_fill import Fill
+from labeling_ui.lab_sheet import table
 from labeling_ui.lab_tables import (
     FLAGS,
     MEASURES,

@@ -17,12 +17,18 @@ Card = dict[str, Any]
 
 TEMPLATE = '<div class="cards"></div>'
 STYLE = """
-.cards { display: grid; gap: 0.75rem; }
-article { border: 1px solid var(--border-color-primary); border-radius: 0.5rem; padding: 0.75rem; }
-h3 { margin: 0 0 0.25rem; font-size: 1rem; }
-p { margin: 0 0 0.25rem; color: var(--body-text-color); font-size: 0.875rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
+  gap: 0.75rem; color: var(--body-text-color); }
+article { display: flex; flex-direction: column; gap: 0.5rem; padding: 0.75rem;
+  border: 1px solid var(--border-color-primary); border-radius: 0.5rem;
+  background: var(--block-background-fill); }
+article:first-child { grid-column: 1 / -1; }
+h2 { margin: 0; font-size: 0.875rem; font-weight: 600; color: var(--body-text-color); }
 pre { margin: 0; max-height: 24rem; overflow: auto; white-space: pre-wrap; overflow-wrap: anywhere;
-  unicode-bidi: plaintext; font: inherit; }
+  unicode-bidi: plaintext; font: inherit; line-height: 1.5; }
+ul { margin: auto 0 0; padding: 0; list-style: none; }
+li { color: var(--body-text-color-subdued); font-size: 0.8125rem; unicode-bidi: isolate;
+  overflow-wrap: anywhere; }
 pre:focus-visible { outline: 2px solid var(--color-accent); }
 """
 SCRIPT = """
@@ -42,7 +48,12 @@ const draw = () => {
     text.dir = "auto";
     text.setAttribute("role", "region");
     text.setAttribute("aria-label", card.title);
-    article.append(make("h3", card.title), ...card.notes.map((note) => make("p", note)), text);
+    article.append(make("h2", card.title), text);
+    if (card.notes.length > 0) {
+      const notes = document.createElement("ul");
+      notes.append(...card.notes.map((note) => make("li", note)));
+      article.append(notes);
+    }
     return article;
   }));
 };

@@ -9,9 +9,10 @@ import gradio as gr
 
 from labeling_ui.lab_access import Lab, tell
 from labeling_ui.lab_cards import Card, card, prompt_cards, text_cards
-from labeling_ui.lab_fill import Fill, table
+from labeling_ui.lab_fill import Fill
 from labeling_ui.lab_importing import import_file
 from labeling_ui.lab_parsing import read_answers, read_order, show_answers, show_order
+from labeling_ui.lab_sheet import table
 from labeling_ui.lab_tables import TIME
 from pipeline.errors import StoreError
 from pipeline.records import Prompt
@@ -71,7 +72,9 @@ def _build_import(lab: Lab) -> None:
                 Path(path).unlink(missing_ok=True)
             return None, f"{count.added} judgments added, {count.duplicates} were here already"
 
-        lab.bind(load.click, bring_in, (file, split), (file, result))
+        done = lab.bind(load.click, bring_in, (file, split), (file, result))
+        # A refused file is gone as well: it must be chosen again once it is mended.
+        done.failure(None, None, (file, result), js="() => [null, '']")
 
 
 def _build_known(lab: Lab, show: Any, shown: tuple[Any, ...]) -> None:

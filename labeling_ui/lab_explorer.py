@@ -9,9 +9,10 @@ import gradio as gr
 
 from labeling_ui.lab_access import Lab
 from labeling_ui.lab_cards import Card, card, prompt_cards, text_cards
-from labeling_ui.lab_fill import Fill, choices, table
+from labeling_ui.lab_fill import Fill, choices
 from labeling_ui.lab_filters import Filter, Shown, show_page
 from labeling_ui.lab_parsing import show_order
+from labeling_ui.lab_sheet import table
 from labeling_ui.lab_tables import JUDGMENTS, TIME, judgment_rows, ticked
 from pipeline.errors import StoreError
 from pipeline.store.accounts import Account

@@ -1,4 +1,4 @@
-"""Make the parts that the lab's tabs share."""
+"""Say what the lab's tabs share: how one is filled when it is opened."""
 
 from __future__ import annotations
 
@@ -16,18 +16,6 @@ class Fill:
     work: Callable[..., Any]
     outputs: Sequence[Any]
     inputs: Sequence[Any] = ()
-
-
-def table(label: str, headers: Sequence[str]) -> gr.Dataframe:
-    """Return a table to read, without Gradio's search, whose field has no label."""
-    return gr.Dataframe(
-        label=label,
-        headers=list(headers),
-        datatype="str",
-        interactive=False,
-        buttons=[],
-        max_height=600,
-    )
 
 
 def choices(found: Sequence[tuple[str, Any]], value: Any = None) -> Any:

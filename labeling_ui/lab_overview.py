@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from datetime import datetime
-from typing import Any
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal
 
 import gradio as gr
 import pandas as pd
 
 from labeling_ui.lab_access import Lab, tell
 from labeling_ui.lab_cards import prompt_cards, text_cards
-from labeling_ui.lab_fill import Fill, choices, table
+from labeling_ui.lab_fill import Fill, choices
+from labeling_ui.lab_sheet import table
 from labeling_ui.lab_tables import QUEUE, TIME, queue_rows
 from pipeline.labeling_quality import count_by_time
 from pipeline.store.accounts import Account
 from pipeline.store.questions import SKIP_REASONS
 from pipeline.store.standing import Report
 
-HOURS = 48
+DAYS, HOURS = 21, 24
+PLOT: dict[str, Any] = {"height": 280, "buttons": [], "x_label_angle": -45, "y_lim": [0, None]}
 
 
 def build_overview(lab: Lab) -> Fill:
     """Return what the overview shows."""
     with gr.Row():
         days = gr.BarPlot(
-            x="day", y="done", color="labeler", title="Done a day (UTC)", height=280, buttons=[]
+            x="day", y="done", color="labeler", title=f"Done a day, the last {DAYS} (UTC)", **PLOT
         )
         hours = gr.BarPlot(
-            x="hour",
-            y="done",
-            title=f"Done an hour, the last {HOURS} (UTC)",
-            height=280,
-            buttons=[],
+            x="hour", y="done", title=f"Done an hour, the last {HOURS} (UTC)", **PLOT
         )
     queue = table("Tasks", QUEUE)
     skips = table("Skipped tasks", ("Reason", "Tasks"))
@@ -43,13 +41,10 @@ def build_overview(lab: Lab) -> Fill:
     def overview(lead: Account) -> tuple[Any, ...]:
         del lead
         times = _times(lab)
-        recent = max(times)[0] if times else None
         labels = {question.name: question.label for question in SKIP_REASONS}
         return (
-            _frame(count_by_time(times, "day"), "day"),
-            _frame(
-                count_by_time(((time, "all") for time, _ in _since(times, recent)), "hour"), "hour"
-            ),
+            _plot(count_by_time(times, "day"), "day"),
+            _plot(count_by_time(((time, "all") for time, _ in times), "hour"), "hour"),
             queue_rows(lab.oversight.queue()),
             [[labels.get(name, name), count] for name, count in lab.oversight.skips().items()],
             choices(_waiting(lab)),
@@ -81,18 +76,21 @@ def _times(lab: Lab) -> list[tuple[datetime, str]]:
     return judged + [(answer.created, answer.labeler) for answer in lab.oversight.answers()]
 
 
-def _since(
-    times: Iterable[tuple[datetime, str]], newest: datetime | None
-) -> list[tuple[datetime, str]]:
-    return [
-        (time, name)
-        for time, name in times
-        if newest is not None and (newest - time).total_seconds() < HOURS * 3600
-    ]
+def _plot(counts: Sequence[tuple[datetime, str, int]], unit: Literal["day", "hour"]) -> Any:
+    """Return an update of a plot: a bar for each of the last days or hours, also for empty ones.
 
-
-def _frame(counts: list[tuple[datetime, str, int]], unit: str) -> pd.DataFrame | None:
-    return pd.DataFrame(counts, columns=[unit, "labeler", "done"]) if counts else None
+    Times are words by then: a browser would show them in its own time zone.
+    """
+    if not counts:
+        return gr.update(value=None)
+    step, length = (timedelta(days=1), DAYS) if unit == "day" else (timedelta(hours=1), HOURS)
+    newest, name = counts[-1][0], counts[-1][1]
+    first = max(counts[0][0], newest - (length - 1) * step)
+    times = [first + number * step for number in range((newest - first) // step + 1)]
+    labels = [time.strftime("%d %b" if unit == "day" else "%H:00") for time in times]
+    rows = [(label, name, 0) for label in labels]
+    rows += [(labels[times.index(time)], who, done) for time, who, done in counts if time >= first]
+    return gr.update(value=pd.DataFrame(rows, columns=[unit, "labeler", "done"]), sort=labels)
 
 
 def _waiting(lab: Lab) -> list[tuple[str, int]]:

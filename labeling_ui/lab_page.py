@@ -59,7 +59,7 @@ def build_lab_page(store: LabelStore, accounts: Accounts, run_dir: Path | None =
     lab = Lab.over(store, accounts, run_dir)
     with gr.Blocks(title="Lab · Steerline", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(html_template=HEADER, css_template=HEADER_STYLE, js_on_load=None)
-        with gr.Tabs():
+        with gr.Tabs(overflow_behavior="wrap"):
             for number, (title, build) in enumerate(TABS.items()):
                 with gr.Tab(title, id=title.lower()) as tab:
                     fill = build(lab)

@@ -9,7 +9,8 @@ from typing import Any, cast
 import gradio as gr
 
 from labeling_ui.lab_access import Lab, tell
-from labeling_ui.lab_fill import Fill, choices, table
+from labeling_ui.lab_fill import Fill, choices
+from labeling_ui.lab_sheet import table
 from labeling_ui.lab_tables import (
     AFFECTED,
     PEOPLE,

@@ -52,6 +52,7 @@ class Page:
         auth_dependency: returns whom a request comes from, or None if they may not see the page.
         max_file_size: of an upload, in bytes.
         head: what its head has in addition, as HTML.
+        theme: makes its theme; None for Gradio's own.
     """
 
     path: str
@@ -59,6 +60,7 @@ class Page:
     auth_dependency: Callable[[Request], str | None]
     max_file_size: int
     head: str = ""
+    theme: Callable[[], gr.themes.Base] | None = None
 
 
 class Pages:
@@ -183,6 +185,7 @@ async def _make_in_loop(page: Page) -> _Made:
         page.path,
         auth_dependency=page.auth_dependency,
         head=page.head or None,
+        theme=page.theme() if page.theme else None,
         max_file_size=page.max_file_size,
         footer_links=[],
         run_history=False,

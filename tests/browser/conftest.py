@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 
 from tests.browser.desk import Desk
+from tests.browser.pictures import Window
 from tests.browser.running import Person, Server
 
 FLAGS = [
@@ -24,7 +26,17 @@ FLAGS = [
 ]
 PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 860}
-BUILD = Path(__file__).parents[2] / "build"
+AXE = Path(__file__).parents[2] / "build" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
+RUN_AXE = """async (excused) => {
+  const isExcused = (rule, node) => excused.some(([name, where]) =>
+    name === rule && document.querySelector(node.target[0]).matches(where));
+  const found = await axe.run(document, { preload: false });
+  return found.violations
+    .map(({ id, nodes }) => [id, nodes.filter((node) => !isExcused(id, node))])
+    .filter(([, nodes]) => nodes.length > 0)
+    .map(([id, nodes]) => [id, nodes.map((node) => node.html).slice(0, 3)]);
+}"""
+Violations = Callable[..., list[Any]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -113,3 +125,40 @@ def labeler_page(desk: Desk, server: Server, person: Person) -> Page:
     server.add_ranking(4)
     desk.sign_in(person)
     return desk.page
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    assert AXE.is_file(), "axe-core is not installed: run make test-browser"
+    return AXE.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def violations(axe: str) -> Violations:
+    """Return a function that lists what axe-core finds wrong with a page as it is.
+
+    Rules may be excused, each for what a selector matches alone.
+    """
+
+    def check(page: Page, excused: Collection[tuple[str, str]] = ()) -> list[Any]:
+        page.evaluate(axe)
+        found: list[Any] = page.evaluate(RUN_AXE, [list(one) for one in excused])
+        return found
+
+    return check
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["desk", "phone"])
+def window(
+    new_context: Callable[..., BrowserContext], scheme: str, request: pytest.FixtureRequest
+) -> Window:
+    """Return a page on a desk and on a phone, light and dark, nothing moving."""
+    phone = {"viewport": PHONE, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+    size = phone if request.param == "phone" else {"viewport": DESKTOP}
+    context = new_context(color_scheme=scheme, reduced_motion="reduce", **size)
+    return Window(context.new_page(), f"{request.param}-{scheme}")

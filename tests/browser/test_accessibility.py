@@ -3,43 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, expect
 
-from tests.browser.conftest import BUILD, PHONE
+from tests.browser.conftest import PHONE, Violations
 from tests.browser.desk import Desk
 from tests.browser.running import Person, Server
-
-AXE = BUILD / "axe" / "node_modules" / "axe-core" / "axe.min.js"
-RUN = """async () => {
-  const found = await axe.run(document, { preload: false });
-  return found.violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html).slice(0, 3)]);
-}"""
-
-
-@pytest.fixture(scope="session")
-def axe() -> str:
-    assert AXE.is_file(), "axe-core is not installed: run make test-browser"
-    return AXE.read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def violations(axe: str) -> Callable[[Page], list[Any]]:
-    """Return a function that lists what axe-core finds wrong with a page as it is."""
-
-    def check(page: Page) -> list[Any]:
-        page.evaluate(axe)
-        found: list[Any] = page.evaluate(RUN)
-        return found
-
-    return check
-
-
-@pytest.fixture(params=["light", "dark"])
-def scheme(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture
@@ -49,13 +19,13 @@ def themed(new_context: Callable[..., BrowserContext], server: Server, scheme: s
     return Desk(context.new_page(), server)
 
 
-def test_signing_in_has_no_violation(themed: Desk, violations: Callable[[Page], list[Any]]):
+def test_signing_in_has_no_violation(themed: Desk, violations: Violations):
     themed.page.goto(f"{themed.server.url}/signin")
     assert violations(themed.page) == []
 
 
 def test_ranking_has_no_violation(
-    themed: Desk, server: Server, person: Person, violations: Callable[[Page], list[Any]]
+    themed: Desk, server: Server, person: Person, violations: Violations
 ):
     server.add_ranking(9, prompt="A prompt of some length. " * 80)
     themed.sign_in(person)
@@ -74,7 +44,7 @@ def test_ranking_has_no_violation(
 
 
 def test_dialogs_have_no_violation(
-    themed: Desk, server: Server, person: Person, violations: Callable[[Page], list[Any]]
+    themed: Desk, server: Server, person: Person, violations: Violations
 ):
     server.add_ranking(4)
     server.add_ranking(4)
@@ -98,7 +68,7 @@ def test_dialogs_have_no_violation(
 
 
 def test_other_tasks_have_no_violation(
-    themed: Desk, server: Server, person: Person, violations: Callable[[Page], list[Any]]
+    themed: Desk, server: Server, person: Person, violations: Violations
 ):
     server.add_comparison()
     themed.sign_in(person)

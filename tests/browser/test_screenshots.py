@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import pytest
-from playwright.sync_api import BrowserContext, expect
+from playwright.sync_api import expect
 
 from pipeline.store.oversight import Oversight
-from tests.browser.conftest import BUILD, DESKTOP, PHONE
 from tests.browser.desk import Desk
+from tests.browser.pictures import Window
 from tests.browser.running import Person, Server
 
-PICTURES = BUILD / "screenshots"
 PROMPT = (
     "My daughter is seven and asked me why the moon follows our car when we drive at night.\n\n"
     'Explain it to her in at most three sentences. Do not use the word "parallax".'
@@ -34,33 +30,8 @@ OUTPUTS = [
 LONG = "Moonlight is sunlight that comes back to us from grey dust and rock. " * 30
 
 
-@pytest.fixture(params=["light", "dark"])
-def scheme(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(params=["desk", "phone"])
-def shown(
-    new_context: Callable[..., BrowserContext],
-    server: Server,
-    scheme: str,
-    request: pytest.FixtureRequest,
-) -> tuple[Desk, Callable[[str], None]]:
-    """Return the page, and a function that takes its picture under a name."""
-    phone = {"viewport": PHONE, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
-    size = phone if request.param == "phone" else {"viewport": DESKTOP}
-    page = new_context(color_scheme=scheme, reduced_motion="reduce", **size).new_page()
-
-    def picture(name: str) -> None:
-        path = PICTURES / f"{name}-{request.param}-{scheme}.png"
-        page.screenshot(path=path)
-        assert path.stat().st_size > 5000
-
-    return Desk(page, server), picture
-
-
-def test_pictures(shown: tuple[Desk, Callable[[str], None]], server: Server, person: Person):
-    desk, picture = shown
+def test_pictures(window: Window, server: Server, person: Person):
+    desk, picture = Desk(window.page, server), window.picture
     page = desk.page
     Oversight(server.store).publish_instructions(
         "# What we look for\n\nHelpful first, then true, then harmless.\n\n"
