@@ -1,7 +1,8 @@
 """Work on a run's label store from the command line.
 
-Labels go out and come in, labelers' agreement is measured, and reward models choose what people
-should rank next. Torch is loaded by ``score`` alone.
+Labels go out and come in, labelers' agreement is measured, a labeler's work is followed to what was
+made from it, and reward models choose what people should rank next. Torch is loaded by ``score``
+alone.
 """
 
 from __future__ import annotations
@@ -27,14 +28,18 @@ from pipeline.agreement import (
 from pipeline.config.label import LabelSection
 from pipeline.config.reward import RewardSection
 from pipeline.config.run import RunConfig, load_config
-from pipeline.errors import ConfigError, RunError
+from pipeline.errors import ConfigError, RunError, StoreError
 from pipeline.labeling import store_url
+from pipeline.provenance import find_affected
 from pipeline.runs import Manifest, model_of
 from pipeline.selection import choose, disagreement
 from pipeline.store import SIMULATED_PREFIX, LabelStore
 from pipeline.store.oversight import Oversight
 from pipeline.store.values import SPLITS, Split
 from stages.entry import CONFIG_HELP, OVERRIDE_HELP, Parser
+
+TRACE_WIDTH = 160
+"""Columns in a pipe, so that no reason is folded."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -44,13 +49,15 @@ def main(argv: Sequence[str]) -> None:
         SteerlineError: for wrong arguments, an unusable store, or a malformed file.
     """
     parser = Parser(
-        "steerline labels", "Export or import judgments, measure agreement, choose what to rank."
+        "steerline labels",
+        "Export or import judgments, measure agreement, choose what to rank, trace a labeler.",
     )
     parser.add_argument(
         "action",
-        choices=("export", "import", "agreement", "score", "select"),
+        choices=("export", "import", "agreement", "score", "select", "trace"),
         help="write every judgment as JSONL; add those of a JSONL; measure agreement; let reward "
-        "models score the completions; make ranking tasks where they disagree",
+        "models score the completions; make ranking tasks where they disagree; list what was made "
+        "from a labeler's work",
     )
     parser.add_argument("config", metavar="CONFIG", type=Path, help=CONFIG_HELP)
     parser.add_argument("overrides", metavar="key=value", nargs="*", default=[], help=OVERRIDE_HELP)
@@ -71,6 +78,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--random", type=float, default=0.3, help="select: share drawn at random (0.3)"
     )
+    parser.add_argument("--labeler", metavar="NAME", help="trace: whose work")
     given = parser.parse_intermixed_args(argv)
     config = load_config(given.config, given.overrides)
     file = given.file or config.run_dir / "labels.jsonl"
@@ -84,6 +92,8 @@ def main(argv: Sequence[str]) -> None:
         _measure(config, given.split)
     elif given.action == "score":
         _score(config, given.models.split(","), given.split)
+    elif given.action == "trace":
+        _trace(config, given.labeler)
     else:
         _select(config, given.models.split(","), given.tasks, given.random)
 
@@ -181,6 +191,30 @@ def _select(config: RunConfig, stages: Sequence[str], tasks: int, random_share: 
         f"{made} tasks of {len(scored)} scored prompts, {drawn} of them at random; "
         f"mean disagreement {best:.4f}, of all {mean:.4f}\n"
     )
+
+
+def _trace(config: RunConfig, labeler: str | None) -> None:
+    if labeler is None:
+        raise ConfigError("trace must come with --labeler. Name whose work to follow.")
+    with LabelStore.open(store_url(config), create=False) as store:
+        oversight = Oversight(store)
+        if labeler not in {person.name for person in oversight.people()}:
+            raise StoreError(f"No labeler {labeler!r} in the label store. Check the name.")
+        snapshots = oversight.snapshots()
+    affected = find_affected(config.run_dir, labeler, snapshots)
+    if not affected:
+        sys.stdout.write(f"Nothing in {config.run_dir} was made from {labeler}'s work\n")
+        return
+    table = Table(title=Text(f"made from {labeler}'s work"), title_justify="left")
+    for column in ("stage", "status", "sure", "why", "model", "checkpoints"):
+        table.add_column(column)
+    for one in affected:
+        sure = "yes" if one.certain else "may be"
+        steps = ", ".join(map(str, one.checkpoints))
+        cells = (one.stage, one.status, sure, one.reason, one.model_hash[:12], steps)
+        table.add_row(*map(Text, cells))
+    width = None if sys.stdout.isatty() else TRACE_WIDTH
+    Console(width=width, file=sys.stdout).print(table)
 
 
 def _reward_model(config: RunConfig, stage: str) -> tuple[str, Path]:

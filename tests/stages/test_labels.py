@@ -271,3 +271,37 @@ def test_agreement_is_the_labelers_own_whatever_a_lead_decided(
         assert store.rankings() == []
     assert main(["labels", "agreement", str(config)]) == 0
     assert "4 judgments" in capsys.readouterr().out
+
+
+def test_a_labelers_work_is_traced_to_what_was_made_from_it(
+    config: Path, capsys: pytest.CaptureFixture[str]
+):
+    with LabelStore.open(config.parent / "labels.db") as store:
+        snapshot = Oversight(store).record_snapshot()
+        store.add_labeler("cyd")
+    reward = config.parent / "reward"
+    (reward / "checkpoints" / "step-00000020").mkdir(parents=True)
+    sources = {"store:": snapshot}
+    Manifest("reward", "complete", 0, "c", sources=sources, model_hash="5" * 64).write(reward)
+    assert main(["labels", "trace", str(config), "--labeler", "ada"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if "│" in line]
+    why = f"reads the label store, labels {snapshot[:12]}"
+    assert rows == [["reward", "complete", "yes", why, "5" * 12, "20"]]
+    assert main(["labels", "trace", str(config), "--labeler", "cyd"]) == 0
+    said = capsys.readouterr().out
+    assert said == f"Nothing in {config.parent} was made from cyd's work\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "trace must come with --labeler. Name whose work to follow."),
+        (["--labeler", "zoe"], "No labeler 'zoe' in the label store. Check the name."),
+    ],
+)
+def test_a_trace_of_nobody_is_one_line(
+    words: list[str], said: str, config: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["labels", "trace", str(config), *words]) == 2
+    assert capsys.readouterr().err == f"steerline: {said}\n"

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from pipeline.records import Prompt
-from pipeline.store import LabelStore
+from pipeline.store import LabelStore, submitting
 from pipeline.store.desk import Desk
 from pipeline.store.leasing import LeaseRules
 from pipeline.store.oversight import Oversight
@@ -136,6 +136,27 @@ def test_a_skipped_task_stays_open(store: LabelStore, oversight: Oversight, fill
     oversight.restore("ada")
     assert open_tasks(oversight) == 1
     assert desk.lease(ada) is None, "what they skipped does not come back"
+
+
+def test_work_that_is_just_being_submitted_is_counted(
+    store: LabelStore, oversight: Oversight, fill: Callable, by_text: Callable
+) -> None:
+    fill(store, prompts=1, overlap=2)
+    judge_all(store, "ada")
+    judge_all(store, "bob")
+    oversight.exclude("ada", "perhaps", "lena")
+    task = store.lease_task(store.add_labeler("cyd"))
+    oversight.restore("ada")
+    lead = threading.Thread(target=oversight.exclude, args=("ada", "after all", "lena"))
+    with store.writing() as session:
+        assignment = submitting.find_leased(session, task.token)
+        submitting.submit(session, assignment, by_text(task), "cyd", store.clock())
+        lead.start()
+        lead.join(0.3)
+        assert lead.is_alive(), "the lead waits for what is being stored"
+    lead.join()
+    assert [one.excluded is not None for one in oversight.people()] == [True, False, False]
+    assert open_tasks(oversight) == 0, "bob and cyd have done it"
 
 
 def test_marks_are_true_while_people_work_and_a_lead_changes_their_mind(
