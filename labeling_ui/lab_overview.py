@@ -20,7 +20,7 @@ from pipeline.store.questions import SKIP_REASONS
 from pipeline.store.standing import Report
 
 DAYS, HOURS = 21, 24
-PLOT: dict[str, Any] = {"height": 280, "buttons": [], "x_label_angle": -45, "y_lim": [0, None]}
+PLOT: dict[str, Any] = {"height": 280, "buttons": [], "x_label_angle": -90, "y_lim": [0, None]}
 
 
 def build_overview(lab: Lab) -> Fill:
@@ -43,8 +43,8 @@ def build_overview(lab: Lab) -> Fill:
         times = _times(lab)
         labels = {question.name: question.label for question in SKIP_REASONS}
         return (
-            _plot(count_by_time(times, "day"), "day"),
-            _plot(count_by_time(((time, "all") for time, _ in times), "hour"), "hour"),
+            plot_counts(count_by_time(times, "day"), "day"),
+            plot_counts(count_by_time(((time, "all") for time, _ in times), "hour"), "hour"),
             queue_rows(lab.oversight.queue()),
             [[labels.get(name, name), count] for name, count in lab.oversight.skips().items()],
             choices(_waiting(lab)),
@@ -76,7 +76,7 @@ def _times(lab: Lab) -> list[tuple[datetime, str]]:
     return judged + [(answer.created, answer.labeler) for answer in lab.oversight.answers()]
 
 
-def _plot(counts: Sequence[tuple[datetime, str, int]], unit: Literal["day", "hour"]) -> Any:
+def plot_counts(counts: Sequence[tuple[datetime, str, int]], unit: Literal["day", "hour"]) -> Any:
     """Return an update of a plot: a bar for each of the last days or hours, also for empty ones.
 
     Times are words by then: a browser would show them in its own time zone.

@@ -24,17 +24,20 @@ from pipeline.store.store import LabelStore
 
 HEADER = """\
 <header>
+<p>Steerline</p>
 <h1>Lab</h1>
 <nav aria-label="Pages"><a href="/label/">Label</a> <a href="/password">Password</a></nav>
 <form method="post" action="/signout"><button>Sign out</button></form>
 </header>
 """
 HEADER_STYLE = """
-header { display: flex; flex-wrap: wrap; gap: 1rem; align-items: center; }
-h1 { margin: 0; font-size: 1.5rem; }
+header { display: flex; flex-wrap: wrap; gap: 0.5rem 1rem; align-items: baseline; }
+p { margin: 0; color: var(--color-accent); font-weight: 700; letter-spacing: -0.02em; }
+h1 { margin: 0; font-size: 1.25rem; font-weight: 700; color: var(--body-text-color); }
 nav { display: flex; gap: 1rem; margin-inline-start: auto; }
 a, button { color: var(--body-text-color); font: inherit; text-decoration: underline; }
 button { background: none; border: 0; padding: 0; cursor: pointer; }
+@media (max-width: 30rem) { p { display: none; } }
 """
 TABS = {
     "Overview": build_overview,

@@ -23,10 +23,11 @@ th, td { padding: 0.375rem 0.75rem; border-top: 1px solid var(--border-color-pri
   font-weight: 400; text-align: start; vertical-align: top; unicode-bidi: isolate; }
 thead th { position: sticky; top: 0; z-index: 2; padding: 0; white-space: nowrap;
   background: var(--background-fill-secondary); }
-tbody th { position: sticky; inset-inline-start: 0; z-index: 1; min-width: 7rem; max-width: 20rem;
+tbody th { position: sticky; inset-inline-start: 0; z-index: 1; min-width: 8rem; max-width: 20rem;
   background: var(--block-background-fill); overflow-wrap: anywhere; }
 td { max-width: 26rem; overflow-wrap: break-word; }
 td.short { white-space: nowrap; }
+td.long { min-width: 14rem; }
 .number { min-width: 0 !important; text-align: end; font-variant-numeric: tabular-nums; }
 button { display: inline-flex; gap: 0.25rem; width: 100%; padding: 0.375rem 0.75rem; border: 0;
   background: none; color: inherit; font: inherit; font-weight: 600; cursor: pointer; }
@@ -95,8 +96,8 @@ const line = (values, numbers) => {
   const row = document.createElement("tr");
   values.forEach((value, column) => {
     const text = String(value);
-    const names = [numbers[column] && "number", text.length <= SHORT && "short"];
-    const cell = make(column === 0 ? "th" : "td", text, names.filter(Boolean).join(" "));
+    const names = `${numbers[column] ? "number " : ""}${text.length <= SHORT ? "short" : "long"}`;
+    const cell = make(column === 0 ? "th" : "td", text, names);
     if (column === 0) cell.scope = "row";
     row.append(cell);
   });

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LAB_HEAD = '<link rel="stylesheet" href="/static/lab.css">'
 """What the mount of the page adds to its head."""
 
-FONT = ("ui-sans-serif", "system-ui", "sans-serif")
+FONT, MONO = ("ui-sans-serif", "system-ui", "sans-serif"), ("ui-monospace", "monospace")
 PAPER, SURFACE, SUNKEN = ("#fbfaf8", "#14161a"), ("#ffffff", "#1c1f25"), ("#f3f1ec", "#101216")
 LINE, EDGE = ("#e3dfd7", "#2e323a"), ("#85817a", "#7a808c")
 INK, QUIET = ("#1d2126", "#e7e8eb"), ("#5a5e66", "#a5aab4")
@@ -74,7 +74,7 @@ def lab_theme() -> gr.themes.Default:
     import gradio as gr
 
     theme = gr.themes.Default(
-        primary_hue="teal", secondary_hue="teal", neutral_hue="stone", font=FONT
+        primary_hue="teal", secondary_hue="teal", neutral_hue="stone", font=FONT, font_mono=MONO
     )
     values = {name: light for name, (light, _) in PALETTE.items()}
     values |= {f"{name}_dark": dark for name, (_, dark) in PALETTE.items()}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,13 +11,12 @@ import pytest
 
 from labeling_ui.lab_access import Lab
 from labeling_ui.lab_agreement import build_agreement
-from labeling_ui.lab_cards import SCRIPT, STYLE, TEMPLATE
 from labeling_ui.lab_data import build_data
 from labeling_ui.lab_explorer import build_explorer
 from labeling_ui.lab_fill import Fill
 from labeling_ui.lab_inbox import build_inbox
 from labeling_ui.lab_instructions import build_instructions
-from labeling_ui.lab_overview import build_overview
+from labeling_ui.lab_overview import build_overview, plot_counts
 from labeling_ui.lab_page import build_lab_page
 from labeling_ui.lab_people import build_people
 from labeling_ui.lab_reviews import build_reviews
@@ -147,17 +147,14 @@ def test_the_page_holds_no_label_before_a_lead_opens_it(lab: Lab) -> None:
 def test_no_component_reads_text_as_markdown_or_html(lab: Lab) -> None:
     page = build_page(lab)
     kinds = {type(one) for one in page.blocks.values()}
-    assert not kinds & {gr.Markdown, gr.Chatbot}
+    assert not kinds & {gr.Markdown, gr.Chatbot, gr.Dataframe}
     for one in page.blocks.values():
         if isinstance(one, gr.HTML):
             assert "${" not in one.html_template
             assert "{{" not in one.html_template
-        if isinstance(one, gr.Dataframe):
-            assert one.datatype == "str"
-            assert one.show_search == "none"
-    assert "${" not in TEMPLATE + STYLE
-    assert "{{" not in TEMPLATE + STYLE
-    assert "innerHTML" not in SCRIPT
+            assert "${" not in one.css_template
+            assert "{{" not in one.css_template
+            assert "innerHTML" not in (one.js_on_load or "")
 
 
 def test_refusals_are_one_escaped_line(lab: Lab) -> None:
@@ -179,8 +176,9 @@ def test_refusals_are_one_escaped_line(lab: Lab) -> None:
 def test_the_overview_shows_work_queue_and_reports(lab: Lab) -> None:
     tab = Tab(lab, build_overview)
     days, hours, queue, skips, report, cards = tab.open()
-    assert int(days["done"].sum()) == 7
-    assert int(hours["done"].sum()) == 7
+    for plot, unit in ((days, "day"), (hours, "hour")):
+        assert int(plot["value"]["done"].sum()) == 7
+        assert plot["sort"] == list(dict.fromkeys(plot["value"][unit]))
     assert [row[:3] for row in queue] == [
         ["demonstration", "work", "train"],
         ["ranking", "work", "train"],
@@ -191,6 +189,18 @@ def test_the_overview_shows_work_queue_and_reports(lab: Lab) -> None:
     (shown,) = tab.call("show_report", number)
     assert [card["text"] for card in shown] == ["Write."]
     assert tab.call("resolve_report", number)[4]["choices"] == []
+
+
+def test_plots_have_a_bar_for_each_of_the_last_days_and_hours() -> None:
+    start = datetime(2026, 12, 20, tzinfo=UTC)
+    counts = [(start, "ada", 1), (start + timedelta(days=30), "bob", 2)]
+    days = plot_counts(counts, "day")
+    assert (days["sort"][0], days["sort"][-1], len(days["sort"])) == ("30 Dec", "19 Jan", 21)
+    assert days["value"].groupby("day")["done"].sum()["19 Jan"] == 2
+    assert days["value"]["done"].sum() == 2
+    hours = plot_counts([(start, "all", 3), (start + timedelta(hours=2), "all", 4)], "hour")
+    assert hours["sort"] == ["00:00", "01:00", "02:00"]
+    assert plot_counts([], "day")["value"] is None
 
 
 def test_agreement_is_measured_over_the_chosen(lab: Lab) -> None:
