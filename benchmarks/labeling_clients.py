@@ -25,6 +25,7 @@ RECORDING = Path(__file__).parent / "results" / "labeling-requests.json"
 PAUSE = (1.0, 3.0)
 RETRY_SECONDS = 1.0
 PATIENCE = 20.0
+OPENS_WITHIN = 90.0
 MEASURED = ("draft", "submit")
 
 
@@ -102,15 +103,19 @@ def fill_body(recorded: Any, names: Mapping[str, Any]) -> Any:
 
 
 async def sign_in(base: str, name: str, password: str) -> httpx.AsyncClient:
-    """Return a client with the session of one labeler.
+    """Return a client with the session of one labeler, whose page is open.
 
     Raises:
         RuntimeError: if the server does not let them in.
+        HTTPStatusError: if it has no page for them.
     """
     client = httpx.AsyncClient(base_url=base, timeout=PATIENCE, headers={"Origin": base})
     answer = await client.post("/signin", data={"name": name, "password": password})
     if answer.status_code != 303 or answer.headers["location"].startswith("/signin"):
         raise RuntimeError(f"{name} cannot sign in: {answer.status_code}")
+    # As a browser does before it asks for a task; the page of a server just started is waited for.
+    page = await client.get("/label/", timeout=OPENS_WITHIN)
+    page.raise_for_status()
     return client
 
 
