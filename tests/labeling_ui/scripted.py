@@ -268,10 +268,12 @@ def label_all(app: FastAPI, names: Sequence[str], *, skipping: Sequence[str] = (
             Person(client, name, skips=name in skipping)
             for client, name in zip(clients, names, strict=True)
         ]
-        await asyncio.gather(*(person.sign_in() for person in people))
-        # Again, because what one skips another may do.
-        while any(await asyncio.gather(*(person.work() for person in people))):
-            pass
+        async with app.router.lifespan_context(app):
+            await app.state.pages.opened()
+            await asyncio.gather(*(person.sign_in() for person in people))
+            # Again, because what one skips another may do.
+            while any(await asyncio.gather(*(person.work() for person in people))):
+                pass
         for client in clients:
             await client.aclose()
         return people
