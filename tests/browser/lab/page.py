@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Request, expect
 
 from tests.browser.running import Person, Server
 
@@ -30,6 +30,9 @@ class LabPage:
 
     def __init__(self, page: Page, server: Server) -> None:
         self.page, self.server = page, server
+        self._ended: list[Request] = []
+        page.on("requestfinished", lambda request: self._ended.append(request))
+        page.on("requestfailed", lambda request: self._ended.append(request))
 
     def sign_in(self, person: Person) -> None:
         self.page.goto(f"{self.server.url}/signin?next=/lab")
@@ -46,11 +49,17 @@ class LabPage:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Wait until the page has sent its work to the server and shows what came of it."""
-        with self.page.expect_response(re.compile("/queue/join"), timeout=READY):
+        """Wait until the server has done what is asked of it here, and the page shows that."""
+        # Gradio opens a stream for what comes of an event, and closes it after the last one.
+        with self.page.expect_request(re.compile("/queue/data"), timeout=READY) as stream:
             yield
+        end = time.monotonic() + READY / 1000
+        while stream.value not in self._ended:
+            assert time.monotonic() < end, "the server has not done what was asked of it"
+            self.page.wait_for_timeout(20)
         busy = '[data-testid="status-tracker"]:not(.hide):visible, .pending:visible'
         expect(self.page.locator(busy)).to_have_count(0, timeout=READY)
+        self.page.evaluate("new Promise((done) => setTimeout(() => requestAnimationFrame(done)))")
 
     @property
     def panel(self) -> Locator:
