@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import hash_file, hash_text
+from pipeline.artifacts import hash_file, hash_text, write_json
 from pipeline.config.evaluate import EvaluateSection
+from pipeline.config.label import LabelSection
 from pipeline.config.ppo import PpoSection
 from pipeline.config.run import RunConfig, stage_of
 from pipeline.config.schema import to_plain
@@ -20,7 +21,16 @@ from pipeline.evaluation.best_of import BEST_OF, BestOfEvaluator, Subject
 from pipeline.evaluation.catalogue import TINY
 from pipeline.evaluation.equal_kl import flatten_figures
 from pipeline.evaluation.evaluator import Evaluator, needs_reward
+from pipeline.evaluation.people import (
+    PEOPLE,
+    figures_against,
+    hash_comparisons,
+    measure_preferences,
+    read_comparisons,
+)
+from pipeline.labeling import open_store
 from pipeline.runs import Manifest, hash_parent, model_of, open_stage
+from pipeline.store.judged import Judged
 from stages.entry import run_stage_module
 
 MAKE_A_MODEL = ("pretrain", "sft", "ppo")
@@ -45,12 +55,13 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
     reward = None
     if needs_reward(read_prompts(section.prompts, config.seed)):
         reward = workers.on_main(lambda: next(iter(_complete(config, "reward")), None))
+    comparisons = workers.on_main(lambda: _ask_labelers(config))
     with open_stage(
         config,
         name,
         parents=[*models, *([reward] if reward else [])],
         sources=_hash_inputs(config, section),
-        additions=workers.on_main(lambda: _hash_additions(config, name, section)),
+        additions=workers.on_main(lambda: _hash_additions(config, name, section, comparisons)),
         crew=workers,
         force=force,
         grows=True,
@@ -69,11 +80,37 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
             evaluator.evaluate(model, model_of(config, model), _model_hash(config, model))
         summary = workers.on_main(lambda: evaluator.store.merge(models, RIVAL))
         compared = _compare_with_best_of(config, section, workers, stage.folder)
-        summary = {model: {**summary[model], **compared.get(model, {})} for model in models}
+        preferred = workers.on_main(lambda: _write_preferences(comparisons, stage.folder))
+        summary = {
+            model: {**summary[model], **compared.get(model, {}), **preferred.get(model, {})}
+            for model in models
+        }
         stage.metrics.rewind(0)
         for step, (model, figures) in enumerate(summary.items()):
             stage.metrics.write(step, {"stage": model, **figures})
         stage.finish(_flatten(summary))
+
+
+def _ask_labelers(config: RunConfig) -> list[Judged] | None:
+    """Return how labelers compared stages; None where they are not asked, or not yet."""
+    label = Manifest.read(config.run_dir / "label")
+    asked = config.section("label", LabelSection).comparisons
+    if not asked or label is None or label.status != "complete":
+        return None
+    with open_store(config, create=False) as store:
+        return read_comparisons(store)
+
+
+def _write_preferences(
+    comparisons: Sequence[Judged] | None, folder: Path
+) -> Mapping[str, Mapping[str, float]]:
+    """Write which stages labelers prefer; return each one's figures against the rival."""
+    if comparisons is None:
+        (folder / PEOPLE).unlink(missing_ok=True)
+        return {}
+    rows = measure_preferences(comparisons)
+    write_json(folder / PEOPLE, {"preferences": rows})
+    return figures_against(rows, RIVAL)
 
 
 def _compare_with_best_of(
@@ -109,9 +146,19 @@ def _subject(config: RunConfig, name: str) -> Subject:
 
 
 def _hash_additions(
+    config: RunConfig,
+    name: str,
+    section: EvaluateSection,
+    comparisons: Sequence[Judged] | None,
+) -> dict[str, dict[str, str]]:
+    """Hash what labelers said, and what best-of-n is compared from, where they are asked for."""
+    said = {} if comparisons is None else {"labels": {"comparisons": hash_comparisons(comparisons)}}
+    return said | _hash_best_of(config, name, section)
+
+
+def _hash_best_of(
     config: RunConfig, name: str, section: EvaluateSection
 ) -> dict[str, dict[str, str]]:
-    """Hash what the comparison with best-of-n is made from, where it is asked for."""
     asked = section.best_of
     if asked is None:
         return {}

@@ -83,6 +83,7 @@ class RunRecord:
         completions: stage to prompt id to the row of its completion.
         accuracy: what the reward stage wrote in ``accuracy.json``.
         best_of: what ``evaluate`` wrote in ``best_of.json``, nothing where it was not asked to.
+        preferences: what it wrote in ``people.json``: how often labelers preferred which stage.
     """
 
     run_dir: Path
@@ -94,6 +95,7 @@ class RunRecord:
     completions: Mapping[str, Mapping[str, Mapping[str, Any]]]
     accuracy: Mapping[str, Any]
     best_of: Mapping[str, Any]
+    preferences: Sequence[Mapping[str, Any]]
 
     def stage(self, name: str) -> StageRecord:
         """Return a stage's record, an empty one where there is no such stage."""
@@ -172,6 +174,7 @@ def gather(config: RunConfig) -> RunRecord:
         },
         accuracy=_json(run_dir / "reward" / "accuracy.json"),
         best_of=_json(folder / "best_of.json"),
+        preferences=_json(folder / "people.json").get("preferences", ()),
     )
 
 
