@@ -13,6 +13,8 @@ from playwright.sync_api import Locator, Page, Request, expect
 from tests.browser.running import Person, Server
 
 READY = 20_000
+GRACE, PATIENCE = 2.0, 40.0
+JOIN, STREAM = re.compile("/queue/join"), re.compile("/queue/data")
 TABS = {
     "Overview": "Reported prompts",
     "Agreement": "Which stage was preferred",
@@ -30,9 +32,11 @@ class LabPage:
 
     def __init__(self, page: Page, server: Server) -> None:
         self.page, self.server = page, server
-        self._ended: list[Request] = []
-        page.on("requestfinished", lambda request: self._ended.append(request))
-        page.on("requestfailed", lambda request: self._ended.append(request))
+        self._streams: set[Request] = set()
+        self._ended = self._ended_before = 0
+        page.on("request", self._note_start)
+        page.on("requestfinished", self._note_end)
+        page.on("requestfailed", self._note_end)
 
     def sign_in(self, person: Person) -> None:
         self.page.goto(f"{self.server.url}/signin?next=/lab")
@@ -50,16 +54,31 @@ class LabPage:
     @contextmanager
     def working(self) -> Iterator[None]:
         """Wait until the server has done what is asked of it here, and the page shows that."""
-        # Gradio opens a stream for what comes of an event, and closes it after the last one.
-        with self.page.expect_request(re.compile("/queue/data"), timeout=READY) as stream:
+        # What comes of an event comes by a stream: one that is open, or else a new one. Gradio
+        # closes it when nothing more is to come.
+        with self.page.expect_request(JOIN, timeout=READY):
             yield
-        end = time.monotonic() + READY / 1000
-        while stream.value not in self._ended:
-            assert time.monotonic() < end, "the server has not done what was asked of it"
+        asked = time.monotonic()
+        # Where nothing was to come there is no stream: GRACE is enough to see that.
+        while self._streams or (
+            self._ended == self._ended_before and time.monotonic() < asked + GRACE
+        ):
+            assert time.monotonic() < asked + PATIENCE, "the server has not done what was asked"
             self.page.wait_for_timeout(20)
         busy = '[data-testid="status-tracker"]:not(.hide):visible, .pending:visible'
         expect(self.page.locator(busy)).to_have_count(0, timeout=READY)
         self.page.evaluate("new Promise((done) => setTimeout(() => requestAnimationFrame(done)))")
+
+    def _note_start(self, request: Request) -> None:
+        if JOIN.search(request.url):
+            self._ended_before = self._ended
+        elif STREAM.search(request.url):
+            self._streams.add(request)
+
+    def _note_end(self, request: Request) -> None:
+        if request in self._streams:
+            self._streams.remove(request)
+            self._ended += 1
 
     @property
     def panel(self) -> Locator:
