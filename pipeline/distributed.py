@@ -41,9 +41,13 @@ class Workers:
 
     Args:
         precision: ``bf16`` computes under autocast with float32 weights; else the weights' type.
+
+    Attributes:
+        precision: as given.
     """
 
     def __init__(self, precision: Precision = "float32") -> None:
+        self.precision: Precision = precision
         if use_cpu():
             keep_freed_memory()
         # Accelerate keeps one precision a process, and one process may run stages of several.

@@ -95,7 +95,7 @@ def pick_tokens(logits: Tensor, uniform: Tensor) -> Tensor:
     return tokens
 
 
-class _Cache(DynamicCache):
+class TokenCache(DynamicCache):
     """Keys and values of the tokens so far, the keys in the values' type.
 
     Under autocast, rotary embeddings leave keys in float32, and every step would cast all of them
@@ -149,7 +149,7 @@ def sample_batch(
     alive = torch.arange(len(prompts), device=model.device)
     finished: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
-    cache = _Cache(config=model.config)
+    cache = TokenCache(config=model.config)
     new, new_positions = ids, positions(mask)
     for t in range(decoding.max_new_tokens):
         logits = model(

@@ -45,7 +45,7 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
         raise ConfigError(
             f"{name} must have tasks, perplexity or prompts, got none. Add what to measure."
         )
-    workers = Workers()
+    workers = Workers(section.precision)
     models = workers.on_main(lambda: _complete(config, *MAKE_A_MODEL))
     if not models:
         raise RunError(

@@ -10,6 +10,7 @@ from pipeline.config.best_of import BestOfSection
 from pipeline.config.sampling import DecodingSection
 from pipeline.config.schema import Problem, Section
 from pipeline.config.source import Source
+from pipeline.config.training import Precision
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ class EvaluateSection(Section):
     limit: int | None = None
     """Documents a task, the first ones; null is all."""
     batch_size: int = 32
-    """Sequences a forward pass."""
+    """Sequences a forward pass, where few-shot tasks do not pack theirs, and of all else."""
+    precision: Precision = "float32"
+    """``bf16`` computes few-shot tasks, perplexity and answers under autocast; best-of-n never."""
     perplexity: list[Source] = field(default_factory=list)
     """Held-out text."""
     perplexity_documents: int = 200

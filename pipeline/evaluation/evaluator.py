@@ -1,7 +1,8 @@
 """Measure one stage's model after another: few-shot tasks, perplexity, instruction following.
 
 What is asked is read once and is the same for every stage, so that stages can be compared question
-by question. With several processes each takes every n-th task, document and prompt; rank 0 writes.
+by question. With several processes each takes every n-th document and prompt, and a share of every
+task; rank 0 writes.
 """
 
 from __future__ import annotations
@@ -18,9 +19,18 @@ from pipeline.artifacts import hash_text
 from pipeline.config.evaluate import EvaluateSection
 from pipeline.config.source import Source
 from pipeline.data import read_documents, read_prompts
-from pipeline.distributed import Workers
+from pipeline.distributed import DTYPES, Workers
 from pipeline.errors import DataError
 from pipeline.evaluation.catalogue import load_tasks
+from pipeline.evaluation.cells import (
+    Cells,
+    hash_task,
+    join,
+    lacking,
+    make_cells,
+    recall,
+    write_key,
+)
 from pipeline.evaluation.folder import EvaluationFolder, Part, PartName
 from pipeline.evaluation.following import (
     is_judged_by_gold,
@@ -30,11 +40,11 @@ from pipeline.evaluation.following import (
 )
 from pipeline.evaluation.harness import run_tasks
 from pipeline.evaluation.perplexity import DocumentLoss, measure_documents, summarize_losses
-from pipeline.evaluation.tasks import VERSION
 from pipeline.formatting import Formatter
 from pipeline.judges import RewardJudge
 from pipeline.models import load_policy
 from pipeline.records import Prompt
+from pipeline.runs import PREVIOUS
 from pipeline.sampling import sample_completions
 from pipeline.tokenizer import load_tokenizer
 from pipeline.world import World
@@ -75,6 +85,9 @@ class Evaluator:
         self.workers = workers
         self.store = EvaluationFolder(folder)
         self.tasks = load_tasks(section.tasks, section.shots, seed, folder, write=workers.rank == 0)
+        self.asked = {
+            name: hash_task(task, section.limit, seed) for name, task in self.tasks.items()
+        }
         self.texts = list(read_texts(section.perplexity, section.perplexity_documents, seed))
         self.prompts = read_prompts(section.prompts, seed)
         self.world = World(seed)
@@ -96,12 +109,14 @@ class Evaluator:
             lambda: [part for part, key in keys.items() if self.store.find(stage, part, key)]
         )
         missing = [part for part in keys if part not in found]
+        if "fewshot" in missing and self._recall_tasks(stage, model_hash):
+            missing.remove("fewshot")
         if not missing:
             return
         if missing == ["following"] and self._judge_again(stage, keys["following"]):
             return
         tokenizer = load_tokenizer(path)
-        model = self.workers.place(load_policy(path))
+        model = self.workers.freeze(load_policy(path, DTYPES[self.section.precision]))
         tested = ModelUnderTest(stage, model, Formatter(tokenizer), model_hash)
         measure = {
             "fewshot": self._measure_tasks,
@@ -116,7 +131,7 @@ class Evaluator:
         """Return the parts that are asked for, each with what its figures depend on."""
         keys: dict[PartName, str] = {}
         if self.tasks:
-            keys["fewshot"] = hash_text(f"{model_hash} {VERSION}")
+            keys["fewshot"] = write_key(self._cells(model_hash))
         if self.texts:
             keys["perplexity"] = hash_text(model_hash)
         if self.prompts:
@@ -126,35 +141,61 @@ class Evaluator:
     def _store(self, stage: str, part: PartName, key: str, measured: Part) -> None:
         self.workers.on_main(lambda: self.store.store(stage, part, key, measured))
 
+    def _cells(self, model_hash: str) -> Cells:
+        shots = dict.fromkeys(self.tasks, self.section.shots)
+        settings = f"{self.section.precision}, {self.section.calibration_bins} bins"
+        return make_cells(self.asked, shots, model_hash, settings)
+
+    def _recall(self, stage: str, cells: Cells) -> Part:
+        """Return what is known of these cells, here or where ``--force`` has set it aside."""
+        folders = [self.store, EvaluationFolder(self.store.folder / PREVIOUS)]
+        return self.workers.on_main(lambda: recall(folders, stage, cells))
+
+    def _recall_tasks(self, stage: str, model_hash: str) -> bool:
+        """Store the few-shot tasks without the model, if every cell of theirs is known."""
+        cells = self._cells(model_hash)
+        known = self._recall(stage, cells)
+        if lacking(cells, known):
+            return False
+        self._store(stage, "fewshot", write_key(cells), known)
+        return True
+
     def _measure_tasks(self, tested: ModelUnderTest) -> Part:
-        names = self._own(list(self.tasks))
-        outcome = run_tasks(
-            tested.model,
-            tested.formatter.tokenizer,
-            {name: self.tasks[name] for name in names},
-            shots=self.section.shots,
-            limit=self.section.limit,
-            batch_size=self.section.batch_size,
-            bins=self.section.calibration_bins,
-            seed=self.seed,
-            label=f"{tested.stage}: few-shot",
-        )
-        figures = dict(self.workers.gather_objects(list(outcome.figures.items())))
-        documents = self.workers.gather_objects(outcome.documents)
-        order = {name: place for place, name in enumerate(self.tasks)}
-        documents.sort(key=lambda row: order[row["task"]])
-        rows = [{"stage": tested.stage, **row} for row in documents]
-        return Part({name: figures[name] for name in self.tasks}, rows)
+        cells = self._cells(tested.hash)
+        known = self._recall(tested.stage, cells)
+        for name, shots in lacking(cells, known).items():
+            outcome = run_tasks(
+                tested.model,
+                tested.formatter.tokenizer,
+                {name: self.tasks[name]},
+                shots=shots,
+                limit=self.section.limit,
+                batch_size=self.section.batch_size,
+                bins=self.section.calibration_bins,
+                seed=self.seed,
+                label=f"{tested.stage}: {name}",
+                workers=self.workers,
+            )
+            rows = [{"stage": tested.stage, **row} for row in outcome.documents]
+            known = join(cells, known, Part(outcome.figures, rows))
+            done = {
+                task: {count: cells[task][count] for count in found}
+                for task, found in known.figures.items()
+            }
+            # A kill loses the task at work, not those before it.
+            self._store(tested.stage, "fewshot", write_key(done), known)
+        return known
 
     def _measure_texts(self, tested: ModelUnderTest) -> Part:
         own = self._own(list(enumerate(self.texts)))
-        losses = measure_documents(
-            tested.model,
-            tested.formatter,
-            [text for _, text in own],
-            self.section.batch_size,
-            label=f"{tested.stage}: perplexity",
-        )
+        with self.workers.autocast():
+            losses = measure_documents(
+                tested.model,
+                tested.formatter,
+                [text for _, text in own],
+                self.section.batch_size,
+                label=f"{tested.stage}: perplexity",
+            )
         measured = [(i, loss) for (i, _), loss in zip(own, losses, strict=True)]
         ordered: list[tuple[int, DocumentLoss]] = sorted(
             self.workers.gather_objects(measured), key=lambda item: item[0]
@@ -167,14 +208,15 @@ class Evaluator:
     def _measure_following(self, tested: ModelUnderTest) -> Part:
         own = self._own(list(enumerate(self.prompts)))
         prompts = [prompt for _, prompt in own]
-        samples = sample_completions(
-            tested.model,
-            tested.formatter,
-            prompts,
-            self.section.decoding,
-            seed=self.seed,
-            batch_size=self.section.batch_size,
-        )
+        with self.workers.autocast():
+            samples = sample_completions(
+                tested.model,
+                tested.formatter,
+                prompts,
+                self.section.decoding,
+                seed=self.seed,
+                batch_size=self.section.batch_size,
+            )
         answers = record_answers(prompts, samples, tested.formatter)
         gathered: list[tuple[int, dict[str, Any]]] = self.workers.gather_objects(
             [

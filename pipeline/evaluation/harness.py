@@ -28,6 +28,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.calibration import brier_score, expected_calibration_error, standard_error
+from pipeline.distributed import Workers
 from pipeline.errors import ConfigError
 from pipeline.evaluation.catalogue import quiet
 from pipeline.evaluation.likelihood import SharedPrefixLM
@@ -61,6 +62,7 @@ def run_tasks(
     bins: int,
     seed: int,
     label: str = "few-shot",
+    workers: Workers | None = None,
 ) -> FewShotOutcome:
     """Run every task at every number of shots.
 
@@ -70,17 +72,19 @@ def run_tasks(
         tasks: from ``load_tasks``; they may be used again for the next model.
         shots: numbers of examples before a question.
         limit: documents a task, the first ones; None is all.
-        batch_size: answers a forward pass.
+        batch_size: answers a forward pass, where they are not packed.
         bins: of the expected calibration error.
         seed: draws the examples of tasks that have no order of their own.
         label: what the progress bar says.
+        workers: processes that share the work, all with the same arguments, and all get the whole
+            outcome; None is this one alone.
 
     Raises:
         ConfigError: if a task has fewer examples than shots.
     """
     outcome = FewShotOutcome({}, [])
     with quiet():
-        lm = SharedPrefixLM(model, tokenizer, batch_size)
+        lm = SharedPrefixLM(model, tokenizer, batch_size, workers)
     cells = [(name, count) for name in tasks for count in shots]
     for name, count in tqdm(cells, desc=label, unit="task", leave=False, disable=None):
         samples, aggregated = _run(lm, tasks[name], count, limit, seed)

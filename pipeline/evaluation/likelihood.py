@@ -1,39 +1,48 @@
 """Give lm_eval a language model that computes what its requests share only once.
 
-The requests of one few-shot task begin with the same description and examples, and the choices of
-one question with the same context. Both are run once and their keys and values are kept, so that k
-examples before each of n questions with c choices cost one pass over the examples, n over the
-questions and n*c over the choices, instead of n*c over all of it. The log-likelihoods are those of
-a plain teacher-forced pass (a test holds them to it).
+The requests of one few-shot task begin with the same description and examples, the choices of one
+question with the same context, and often with the same words. All of it is a tree of tokens, and
+each token of it is computed once (``packing``), many questions in one pass without padding
+(``passes``), by one of the processes. What is generated stands on the shared examples likewise.
 
-Departures from lm_eval's ``HFLM``:
+Log-likelihoods, greedy flags and texts are those of lm_eval's ``HFLM``. Departures from it:
 1. A context too long for the model is cut on the left at one place for all choices of a question,
    and counted in ``cut_contexts``; HFLM cuts each choice at its own.
-2. A model whose cache is not plain attention (sliding windows, recurrent layers) takes HFLM's way.
+2. A model that packs would not give its own numbers (sliding windows, recurrent layers, a kernel
+   without masks of pairs) takes HFLM's way.
+3. Several processes get all requests each and share the work here; under HFLM each has documents
+   of its own.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pipeline.distributed import Workers
 from pipeline.errors import DataError
-from pipeline.masked import positions
-from pipeline.sampling import left_pad
+from pipeline.evaluation.packing import (
+    LEAST_STEM,
+    Query,
+    common_prefix,
+    plan_packs,
+    share_packs,
+)
+from pipeline.evaluation.passes import Trunk, packs_exactly, pass_tokens, score_packs
 
-Request = tuple[tuple[str, str], list[int], list[int]]
+Request = tuple[tuple[str, str] | None, list[int], list[int]]
 Likelihood = tuple[float, bool]
 
 
 class SharedPrefixLM(HFLM):
-    """Score continuations with an initialised causal language model.
+    """Score and generate with an initialised causal language model.
 
     The tokenizer's own special tokens stand before a context, as before a pretraining document: one
     begin token where the tokenizer adds one, none where it does not.
@@ -41,25 +50,54 @@ class SharedPrefixLM(HFLM):
     Args:
         model: a causal language model, placed on its device.
         tokenizer: the model's.
-        batch_size: continuations a forward pass.
+        batch_size: sequences a forward pass where nothing can be packed, and in generation.
+        workers: the processes that share the work, and their precision; None is this one alone, in
+            the precision of the model.
 
     Attributes:
         token_counts: (context, continuation) to the continuation's number of tokens, for all
             requests since it was last cleared.
-        cut_contexts: how many contexts were cut on the left, since it was last set to 0.
+        cut_contexts: how many contexts were cut on the left, since it was last set to 0; the
+            choices of a question have one.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int,
+        workers: Workers | None = None,
     ) -> None:
+        lower = workers is not None and workers.precision == "bf16"
         super().__init__(
-            pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size
+            pretrained=model,
+            tokenizer=tokenizer,
+            backend="causal",
+            batch_size=batch_size,
+            mixed_precision_dtype=torch.bfloat16 if lower else None,
         )
-        layers = DynamicCache(config=model.config).layers
-        self._shares = all(type(layer) is DynamicLayer for layer in layers)
-        self._encoded: dict[str, list[int]] = {}
+        self.workers = workers
         self.token_counts: dict[tuple[str, str], int] = {}
         self.cut_contexts = 0
+        self._encoded: dict[str, list[int]] = {}
+        self._trunk: Trunk | None = None
+        self._stem: Tensor = torch.empty(0, dtype=torch.long)
+        with self._precision():
+            self._packs = packs_exactly(model, torch.bfloat16 if lower else model.dtype)
+
+    def _precision(self) -> torch.autocast:
+        lower = self.mixed_precision_dtype
+        return torch.autocast(self.device.type, dtype=lower, enabled=lower is not None)
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """Return this process's number among those that share the work, and how many they are."""
+        return (self.workers.rank, self.workers.world_size) if self.workers else (0, 1)
+
+    def _gather(self, own: list[tuple[int, Any]], count: int) -> list[Any]:
+        """Return what all processes found, in the order of its numbers from 0 to ``count``."""
+        found = dict(self.workers.gather_objects(own) if self.workers else own)
+        return [found[i] for i in range(count)]
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **options: Any
@@ -78,178 +116,136 @@ class SharedPrefixLM(HFLM):
         self._encoded.clear()
         return scored
 
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[float]:
+        """Return the log-likelihood of whole texts, in windows where they are too long."""
+        scored: list[float] = super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
+        self._encoded.clear()
+        return scored
+
     def _loglikelihood_tokens(
         self, requests: list[Request], disable_tqdm: bool = True, **options: Any
     ) -> list[Likelihood]:
         for pair, _, continuation in requests:
-            self.token_counts[pair] = len(continuation)
-        if not self._shares:
-            scored: list[Likelihood] = super()._loglikelihood_tokens(
-                requests, disable_tqdm=disable_tqdm, **options
-            )
-            return scored
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for i, (_, context, _) in enumerate(requests):
-            groups.setdefault(tuple(context), []).append(i)
-        contexts = [
-            self._fit(context, max(len(requests[i][2]) for i in members))
-            for context, members in groups.items()
-        ]
-        continuations = [[requests[i][2] for i in members] for members in groups.values()]
-        results: list[Likelihood] = [(0.0, False)] * len(requests)
-        scores = score_continuations(self.model, contexts, continuations, self.batch_size)
-        for members, found in zip(groups.values(), scores, strict=True):
-            for i, score in zip(members, found, strict=True):
-                results[i] = score
-        return results
+            if not continuation:
+                raise DataError(
+                    "evaluate.tasks: a choice must have tokens of its own after the context, "
+                    f"got {pair!r:.80}. Remove the document, or mend its choices."
+                )
+            if pair is not None:
+                self.token_counts[pair] = len(continuation)
+        queries = self._cut(requests)
+        if self._packs:
+            return self._score(queries)
+        rank, world_size = self._place
+        own: list[Likelihood] = super()._loglikelihood_tokens(
+            requests[rank::world_size], disable_tqdm=True, **options
+        )
+        places = range(rank, len(requests), world_size)
+        return self._gather(list(zip(places, own, strict=True)), len(requests))
 
-    def _fit(self, context: Sequence[int], longest: int) -> list[int]:
-        """Cut a context so that the longest continuation ends within the model's context."""
-        room = self.max_length + 1 - longest
-        if room < 1:
+    def _cut(self, requests: Sequence[Request]) -> list[Query]:
+        """Make queries of requests, contexts that are too long cut as far as the longest choice."""
+        longest: dict[tuple[int, ...], int] = {}
+        for _, context, continuation in requests:
+            key = tuple(context)
+            longest[key] = max(longest.get(key, 0), len(continuation))
+        room = {key: self.max_length + 1 - count for key, count in longest.items()}
+        if min(room.values(), default=1) < 1:
             raise DataError(
                 f"evaluate.tasks: a choice must have at most {self.max_length} tokens, the model's "
-                f"context, got {longest}. Remove the task, or shorten the choice."
+                f"context, got {max(longest.values())}. Remove the task, or shorten the choice."
             )
-        self.cut_contexts += len(context) > room
-        return list(context[-room:])
+        self.cut_contexts += sum(len(key) > space for key, space in room.items())
+        return [
+            Query([*context[-room[tuple(context)] :], *continuation[:-1]], continuation)
+            for _, context, continuation in requests
+        ]
 
+    def _score(self, queries: Sequence[Query]) -> list[Likelihood]:
+        """Score the queries in packs, every process its share of them."""
+        budget = pass_tokens(self.model)
+        packs = plan_packs(queries, budget)
+        own = [packs[i] for i in share_packs(queries, packs, *self._place)]
+        with self._precision():
+            scores = score_packs(self.model, queries, own, budget)
+        totals, greedy = np.zeros(len(queries)), np.ones(len(queries), dtype=bool)
+        np.add.at(totals, scores.query, scores.logprob)
+        np.logical_and.at(greedy, scores.query, scores.likeliest)
+        rows = [row for pack in own for row in pack.rows]
+        found = [(row, (float(totals[row]), bool(greedy[row]))) for row in rows]
+        return self._gather(found, len(queries))
 
-@torch.no_grad()
-def score_continuations(
-    model: Any,
-    contexts: Sequence[Sequence[int]],
-    continuations: Sequence[Sequence[Sequence[int]]],
-    batch_size: int,
-) -> list[list[Likelihood]]:
-    """Score each context's continuations.
-
-        log p(c | x) = sum_t log p(c_t | x, c_<t)
-
-    Args:
-        model: a causal language model with plain attention.
-        contexts: token ids, none empty.
-        continuations: for each context, the token ids of its continuations, none empty.
-        batch_size: continuations a forward pass.
-    Returns:
-        For each context and continuation, the log-likelihood and whether every token is the
-        likeliest.
-    """
-    assert all(contexts), "a context is empty"
-    shared = common_prefix(contexts)
-    start = DynamicCache(config=model.config)
-    if shared:
-        prefix = torch.tensor([contexts[0][:shared]], device=model.device)
-        model(input_ids=prefix, past_key_values=start, use_cache=True, logits_to_keep=1)
-    results: list[list[Likelihood]] = [[] for _ in contexts]
-    for rows in _batches(contexts, continuations, batch_size):
-        scored = _score_batch(
-            model,
-            copy.deepcopy(start),
-            shared,
-            [contexts[row][shared:] for row in rows],
-            [continuations[row] for row in rows],
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
+        """Return what the model says after each context, up to a stop sequence."""
+        rank, world_size = self._place
+        # Neighbours are of like length: every process gets some of each.
+        order = sorted(
+            range(len(requests)), key=lambda i: -len(self.tok_encode(requests[i].args[0]))
         )
-        for row, found in zip(rows, scored, strict=True):
-            results[row] = found
-    return results
+        places = order[rank::world_size]
+        self._count_cut([request.args for request in requests])
+        own = [requests[i] for i in places]
+        texts: list[str] = []
+        if own:
+            self._plant([self.tok_encode(request.args[0]) for request in own])
+            texts = super().generate_until(own, disable_tqdm=disable_tqdm)
+        self._trunk = None
+        self._encoded.clear()
+        return self._gather(list(zip(places, texts, strict=True)), len(requests))
+
+    def _count_cut(self, asked: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """Count the contexts that leave no room for what is to be generated."""
+        for context, options in asked:
+            wanted = normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"]
+            self.cut_contexts += len(self.tok_encode(context)) > self.max_length - wanted
+
+    @torch.no_grad()
+    def _plant(self, contexts: Sequence[Sequence[int]]) -> None:
+        """Compute what all contexts begin with, if it is worth it."""
+        shared = common_prefix(contexts) if self._packs and len(contexts) > 1 else 0
+        if shared < LEAST_STEM:
+            return
+        self._stem = torch.tensor(contexts[0][:shared], device=self.device)
+        self._trunk = Trunk(self.model)
+        with self._precision():
+            self._trunk.stand_on(contexts[0], [shared])
+
+    def _model_generate(
+        self, context: Tensor, max_length: int, stop: list[str], **options: Any
+    ) -> Tensor:
+        """Generate from a batch, padded on the left; on the trunk where all rows begin with it.
+
+        Returns:
+            Contexts and what follows, [batch, time]. The columns of a context are in no order that
+            matters: lm_eval reads those after it.
+        """
+        mask, trunk = options["attention_mask"], self._trunk
+        moved = None if trunk is None else move_padding(context, mask, self._stem)
+        if trunk is not None and moved is not None:
+            context, options["attention_mask"] = moved
+            options["past_key_values"] = trunk.repeat(len(context))
+        found: Tensor = super()._model_generate(context, max_length, stop, **options)
+        return found
 
 
-def common_prefix(rows: Sequence[Sequence[int]]) -> int:
-    """Return how many first tokens all rows share, each keeping at least one of its own."""
-    if not rows:
-        return 0
-    low, high = min(map(list, rows)), max(map(list, rows))
-    longest = min(len(row) for row in rows) - 1
-    for i in range(longest):
-        if low[i] != high[i]:
-            return i
-    return longest
-
-
-def _batches(
-    contexts: Sequence[Sequence[int]],
-    continuations: Sequence[Sequence[Sequence[int]]],
-    batch_size: int,
-) -> Iterator[list[int]]:
-    """Yield rows of like length whose continuations fill a batch; a row is never split."""
-    batch: list[int] = []
-    filled = 0
-    for row in sorted(range(len(contexts)), key=lambda row: -len(contexts[row])):
-        if batch and filled + len(continuations[row]) > batch_size:
-            yield batch
-            batch, filled = [], 0
-        batch.append(row)
-        filled += len(continuations[row])
-    if batch:
-        yield batch
-
-
-def _score_batch(
-    model: Any,
-    cache: DynamicCache,
-    shared: int,
-    contexts: Sequence[Sequence[int]],
-    continuations: Sequence[Sequence[Sequence[int]]],
-) -> list[list[Likelihood]]:
-    device = model.device
-    # 1. The contexts, on top of the shared prefix; their last logits give each first token.
-    ids, own = left_pad(contexts, 0, device)
-    mask = torch.cat([own.new_ones(len(contexts), shared), own], dim=1)
-    if shared:
-        cache.batch_select_indices(torch.zeros(len(contexts), dtype=torch.long, device=device))
-    first = model(
-        input_ids=ids,
-        attention_mask=mask.long(),
-        position_ids=positions(mask)[:, shared:],
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]
-    owners = [row for row, group in enumerate(continuations) for _ in group]
-    flat = [list(continuation) for group in continuations for continuation in group]
-    owner = torch.tensor(owners, device=device)
-    starts = torch.tensor([row[0] for row in flat], device=device)
-    totals, greedy = _pick(first[owner], starts)
-    # 2. The continuations' further tokens, on top of their contexts.
-    longer = [i for i, row in enumerate(flat) if len(row) > 1]
-    if longer:
-        chosen = owner[longer]
-        cache.batch_select_indices(chosen)
-        inputs, new = _right_pad([flat[i][:-1] for i in longer], device)
-        targets, _ = _right_pad([flat[i][1:] for i in longer], device)
-        whole = torch.cat([mask[chosen], new], dim=1)
-        logits = model(
-            input_ids=inputs,
-            attention_mask=whole.long(),
-            position_ids=positions(whole)[:, -inputs.shape[1] :],
-            past_key_values=cache,
-            use_cache=True,
-        ).logits
-        logprobs, likeliest = _pick(logits, targets)
-        totals[longer] += logprobs.masked_fill(~new, 0.0).sum(dim=1)
-        greedy[longer] &= (likeliest | ~new).all(dim=1)
-    found = iter(zip(totals.tolist(), greedy.tolist(), strict=True))
-    return [[next(found) for _ in group] for group in continuations]
-
-
-def _pick(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each token's log-probability in double, and whether it is the likeliest.
+def move_padding(ids: Tensor, mask: Tensor, stem: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Put the padding of rows after the stem that all begin with; None if one does not.
 
     Args:
-        logits: [..., vocabulary].
-        tokens: [...].
+        ids: token ids, padded on the left, [batch, time].
+        mask: 1 at real tokens, [batch, time].
+        stem: token ids, [shared]; every row must have more than these.
+    Returns:
+        Ids and mask, [batch, time], whose first columns are the stem.
     """
-    chosen = logits.gather(-1, tokens[..., None]).squeeze(-1).double()
-    return chosen - logits.logsumexp(dim=-1).double(), logits.argmax(dim=-1) == tokens
-
-
-def _right_pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return ids and mask, [batch, time], the rows' starts aligned."""
-    width = max(len(row) for row in rows)
-    ids = torch.zeros((len(rows), width), dtype=torch.long)
-    mask = torch.zeros((len(rows), width), dtype=torch.bool)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[i, : len(row)] = True
-    return ids.to(device), mask.to(device)
+    shared = len(stem)
+    lengths = mask.sum(dim=1)
+    if int(lengths.min()) <= shared:
+        return None
+    # A row's columns from its first token on, then its padding, then what is left of it.
+    begins = (ids.shape[1] - lengths)[:, None]
+    columns = torch.arange(ids.shape[1], device=ids.device)[None]
+    source = torch.where(columns < shared, columns + begins, columns - shared)
+    source = torch.where(columns >= shared + begins, columns, source)
+    moved, real = ids.gather(1, source), mask.gather(1, source)
+    return (moved, real) if bool((moved[:, :shared] == stem).all()) else None
