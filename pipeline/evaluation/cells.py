@@ -2,9 +2,9 @@
 
 A cell is one task at one number of shots of one stage. Its key changes with the model's files, the
 task's configuration, questions and examples, the versions of lm_eval and of the local tasks, the
-seed that draws examples, and settings of the section. A cell whose key has not changed is not measured again,
-neither when tasks or numbers of shots are added (``--force`` sets the folder aside; what stands
-there is taken over), nor after a kill.
+seed that draws examples, and settings of the section. A cell whose key has not changed is not
+measured again, neither when tasks or numbers of shots are added (``--force`` sets the folder aside;
+what stands there is taken over), nor after a kill.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ class SharedPrefixLM(HFLM):
             return self._score(queries)
         rank, world_size = self._place
         own: list[Likelihood] = super()._loglikelihood_tokens(
-            requests[rank::world_size], disable_tqdm=True, **options
+            requests[rank::world_size], disable_tqdm=disable_tqdm, **options
         )
         places = range(rank, len(requests), world_size)
         return self._gather(list(zip(places, own, strict=True)), len(requests))

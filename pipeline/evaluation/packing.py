@@ -4,8 +4,8 @@ The token ids of all requests make a prefix tree: the few-shot block is its stem
 branch, the choices of a question its twigs. Sorted, the requests stand in the order in which the
 tree is walked, and what two neighbours share is what the later one need not compute again. A
 ``Pack`` is a run of neighbours that fits one pass: its nodes are laid out one after the other in a
-single row without padding, and each sees its own ancestors only. A stem that more than a pack stands
-on is computed once, before; its keys and values stay (the trunk).
+single row without padding, and each sees its own ancestors only. A stem that several packs stand on
+is computed once, before; its keys and values stay (the trunk).
 
 The plan depends on the requests alone, not on the processes, so that these cannot change a number.
 """
@@ -126,35 +126,36 @@ class _Planner:
         # What a query shares with the one before it.
         self.shared = [0, *(count_shared(left.ids, right.ids) for left, right in pairs)]
         own = [
-            len(query.ids) - shared
-            for query, shared in zip(self.queries, self.shared, strict=True)
+            len(query.ids) - shared for query, shared in zip(self.queries, self.shared, strict=True)
         ]
         self.totals = [0, *itertools.accumulate(own)]
 
     def plan(self, low: int, high: int, trunk: tuple[int, ...]) -> Iterator[Pack]:
+        """Yield the packs of a run, its branches filled in one after the other."""
         depth = trunk[-1] if trunk else 0
-        if high - low == 1 or self.count_nodes(low, high, depth) <= self.budget:
-            yield self.pack(low, high, trunk)
-            return
-        stem = self.measure_stem(low, high)
-        if stem - depth >= LEAST_STEM:
-            yield from self.plan(low, high, (*trunk, stem))
-            return
-        families = list(self.split(low, high, depth + LEAST_STEM))
-        if len(families) == 1:
-            # They share what is scored already: no stem to stand on.
-            families = [(row, row + 1) for row in range(low, high)]
         start = low
-        for first, end in families:
-            alone = self.count_nodes(first, end, depth) > self.budget
-            if start < first and (alone or self.count_nodes(start, end, depth) > self.budget):
+        for first, end in self.branches(low, high, depth):
+            if start < first and self.count_nodes(start, end, depth) > self.budget:
                 yield self.pack(start, first, trunk)
                 start = first
-            if alone:
-                yield from self.plan(first, end, trunk)
+            if end - first > 1 and self.count_nodes(first, end, depth) > self.budget:
+                yield from self.plan(first, end, (*trunk, self.measure_stem(first, end)))
                 start = end
         if start < high:
             yield self.pack(start, high, trunk)
+
+    def branches(self, low: int, high: int, depth: int) -> Iterator[tuple[int, int]]:
+        """Yield the largest runs that fit a pack, have a stem of their own, or are one query."""
+        waiting = [(low, high)]
+        while waiting:
+            first, end = waiting.pop()
+            fits = end - first == 1 or self.count_nodes(first, end, depth) <= self.budget
+            if fits or self.measure_stem(first, end) - depth >= LEAST_STEM:
+                yield first, end
+                continue
+            fork = min(self.shared[first + 1 : end])
+            cuts = [row for row in range(first + 1, end) if self.shared[row] == fork]
+            waiting += reversed(list(itertools.pairwise([first, *cuts, end])))
 
     def count_nodes(self, low: int, high: int, depth: int) -> int:
         """Return how many tokens a pack of these queries computes on a trunk of ``depth``."""
@@ -164,15 +165,6 @@ class _Planner:
         """Return how many first tokens the queries share before any of them is scored."""
         shared = self.shared[low + 1 : high]
         return min([*shared, *(query.start for query in self.queries[low:high])])
-
-    def split(self, low: int, high: int, depth: int) -> Iterator[tuple[int, int]]:
-        """Yield runs of neighbours that share ``depth`` tokens: a question and its choices."""
-        start = low
-        for row in range(low + 1, high):
-            if self.shared[row] < depth:
-                yield start, row
-                start = row
-        yield start, high
 
     def pack(self, low: int, high: int, trunk: tuple[int, ...]) -> Pack:
         depth = trunk[-1] if trunk else 0

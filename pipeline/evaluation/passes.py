@@ -75,9 +75,7 @@ class Trunk:
         self.drop_leaves()
         for depth in depths[kept:]:
             new = torch.tensor([list(ids[len(self._ids) : depth])], device=self.model.device)
-            self.model(
-                input_ids=new, past_key_values=self.cache, use_cache=True, logits_to_keep=1
-            )
+            self.model(input_ids=new, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
             self._ids = list(ids[:depth])
             layers = [(layer.keys, layer.values) for layer in self.cache.layers]
             self._steps.append((depth, layers))
@@ -85,10 +83,11 @@ class Trunk:
     def repeat(self, count: int) -> DynamicCache:
         """Return a copy of the keys and values, once for each row of a batch."""
         copy = TokenCache(config=self.model.config)
-        for number, layer in enumerate(self.cache.layers):
-            assert layer.keys is not None and layer.values is not None, "the trunk is empty"
-            keys, values = (part.expand(count, -1, -1, -1) for part in (layer.keys, layer.values))
-            copy.update(keys, values, number)
+        layers: Sequence[Any] = self.cache.layers
+        for number, layer in enumerate(layers):
+            copy.update(
+                layer.keys.expand(count, -1, -1, -1), layer.values.expand(count, -1, -1, -1), number
+            )
         return copy
 
     def drop_leaves(self) -> None:
@@ -103,9 +102,7 @@ class Trunk:
 
 
 @torch.no_grad()
-def score_packs(
-    model: Any, queries: Sequence[Query], packs: Sequence[Pack], chunk: int
-) -> Scores:
+def score_packs(model: Any, queries: Sequence[Query], packs: Sequence[Pack], chunk: int) -> Scores:
     """Score every token of the queries that the packs hold.
 
     Args:
