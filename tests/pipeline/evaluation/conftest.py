@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -76,3 +77,42 @@ def finish(tree, make_policy, tiny_tokenizer, tiny_formatter):
             stage.finish({})
 
     return make
+
+
+SHIPPED = (
+    *("arc", "cnn_dailymail", "crows_pairs", "drop", "glue", "hellaswag", "openbookqa", "piqa"),
+    *("realtoxicityprompts", "siqa", "super_glue", "translation", "truthfulqa", "winogender"),
+    "winogrande",
+)
+
+
+@pytest.fixture(scope="session")
+def shipped():
+    """Return lm_eval's index of the folders that presets take from; all of it takes seconds."""
+    import lm_eval.tasks
+    from lm_eval.tasks import TaskManager
+
+    from pipeline.evaluation.loading import quiet
+
+    root = Path(lm_eval.tasks.__file__).parent
+    with quiet():
+        return TaskManager(include_path=[root / name for name in SHIPPED], include_defaults=False)
+
+
+@pytest.fixture
+def subset_index(shipped, monkeypatch):
+    """Let presets find only the folders that they take from."""
+    import pipeline.evaluation.catalogue as catalogue
+
+    monkeypatch.setattr(catalogue, "shipped_index", lambda: shipped)
+    return shipped
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    """Refuse every download at once."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
