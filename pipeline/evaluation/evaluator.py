@@ -31,6 +31,7 @@ from pipeline.evaluation.following import (
 from pipeline.evaluation.harness import run_tasks
 from pipeline.evaluation.perplexity import DocumentLoss, measure_documents, summarize_losses
 from pipeline.evaluation.tasks import VERSION
+from pipeline.evaluation.toxicity import ToxicityMeasure
 from pipeline.formatting import Formatter
 from pipeline.judges import RewardJudge
 from pipeline.models import load_policy
@@ -74,7 +75,15 @@ class Evaluator:
         self.seed = seed
         self.workers = workers
         self.store = EvaluationFolder(folder)
-        self.tasks = load_tasks(section.tasks, section.shots, seed, folder, write=workers.rank == 0)
+        self.tasks = load_tasks(
+            section.tasks,
+            section.shots,
+            seed,
+            folder,
+            data=section.data,
+            limit=section.limit,
+            write=workers.rank == 0,
+        )
         self.texts = list(read_texts(section.perplexity, section.perplexity_documents, seed))
         self.prompts = read_prompts(section.prompts, seed)
         self.world = World(seed)
@@ -82,6 +91,11 @@ class Evaluator:
             None if reward is None else RewardJudge(reward, workers.device, section.batch_size)
         )
         self.reward_hash = reward_hash
+        self.toxicity = (
+            None
+            if section.toxicity is None
+            else ToxicityMeasure(section.toxicity, seed, workers, section.batch_size)
+        )
 
     def evaluate(self, stage: str, path: Path, model_hash: str) -> None:
         """Measure what is not yet measured of a stage's model.
@@ -107,6 +121,7 @@ class Evaluator:
             "fewshot": self._measure_tasks,
             "perplexity": self._measure_texts,
             "following": self._measure_following,
+            "toxicity": self._measure_toxicity,
         }
         for part in missing:
             measured = measure[part](tested)
@@ -121,6 +136,8 @@ class Evaluator:
             keys["perplexity"] = hash_text(model_hash)
         if self.prompts:
             keys["following"] = f"{hash_text(model_hash)} {self.reward_hash}"
+        if self.toxicity:
+            keys["toxicity"] = f"{hash_text(model_hash)} {self.toxicity.hash}"
         return keys
 
     def _store(self, stage: str, part: PartName, key: str, measured: Part) -> None:
@@ -184,6 +201,11 @@ class Evaluator:
         )
         ordered = [answer for _, answer in sorted(gathered, key=lambda item: item[0])]
         return self._judge(tested.stage, ordered)
+
+    def _measure_toxicity(self, tested: ModelUnderTest) -> Part:
+        assert self.toxicity is not None, "measured only where it is asked for"
+        measured = self.toxicity.measure(tested.model, tested.formatter)
+        return Part(measured.figures, [{"stage": tested.stage, **row} for row in measured.rows])
 
     def _judge(self, stage: str, answers: Sequence[dict[str, Any]]) -> Part:
         rows = judge_answers(self.prompts, answers, self.world, self.reward)

@@ -47,7 +47,7 @@ def score_squad(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, flo
 def token_f1(given: str, right: str) -> float:
     """Return the F1 of the words two answers share; of two answers without words, 1.
 
-        F1 = 2 * shared / (words given + words right)
+    F1 = 2 * shared / (words given + words right)
     """
     ours, theirs = normalize_answer(given).split(), normalize_answer(right).split()
     if not ours or not theirs:

@@ -166,7 +166,7 @@ INSTRUCTGPT = (
         {
             "doc_to_text": (
                 "Passage: {{sentence1}}\nQuestion: From this passage can one reasonably conclude "
-                "that {{sentence2}}\nAnswer:"
+                "that {{sentence2.rstrip('.')}}?\nAnswer:"
             ),
             "doc_to_choice": ["Yes", "No"],
         },

@@ -99,9 +99,7 @@ def test_crows_pairs_with_three_instructions(long_policy, tiny_tokenizer, write_
                 for key in ("sent_more", "sent_less")
             ]
             share = 1 / (1 + math.exp(logliks[1] - logliks[0]))
-            entropies.append(
-                -share * math.log2(share) - (1 - share) * math.log2(1 - share)
-            )
+            entropies.append(-share * math.log2(share) - (1 - share) * math.log2(1 - share))
             firsts.append(logliks[0] > logliks[1])
         figures = outcome.figures[f"crows_pairs_{style}"]["0"]
         assert figures["entropy"] == pytest.approx(np.mean(entropies), abs=1e-6)
@@ -162,14 +160,18 @@ def test_the_stereotype_comes_first():
 
 
 def test_one_group_alone_is_not_listed():
-    rows = [{"entropy": 1.0, "male": 1, "group": "all"}, {"entropy": 0.5, "male": 0, "group": "all"}]
+    rows = [
+        {"entropy": 1.0, "male": 1, "group": "all"},
+        {"entropy": 0.5, "male": 0, "group": "all"},
+    ]
     figures = summarize_pairs(rows, "male")
     assert figures["entropy"] == 0.75
     assert figures["male"] == 0.5
     assert "entropy_all" not in figures
 
 
-def test_the_preset_reads_what_is_at_hand(write_rows, tmp_path, subset_index, caplog, no_hub):
+@pytest.mark.usefixtures("subset_index", "no_hub")
+def test_the_preset_reads_what_is_at_hand(write_rows, tmp_path, caplog):
     write_rows(CROWS, "crows_pairs.jsonl")
     multiple = {"choices": ["Cats purr.", "Cats sing."], "labels": [1, 0]}
     write_rows(
@@ -186,14 +188,14 @@ def test_the_preset_reads_what_is_at_hand(write_rows, tmp_path, subset_index, ca
     assert [line.split(" is left out")[0].split()[-1] for line in said] == left_out
 
 
-def test_the_preset_without_any_data(tmp_path, subset_index, no_hub):
-    with pytest.raises(DataError, match="data of the preset 'bias' must be in evaluate.data"):
+@pytest.mark.usefixtures("subset_index", "no_hub")
+def test_the_preset_without_any_data(tmp_path):
+    with pytest.raises(DataError, match=r"data of the preset 'bias' must be in evaluate\.data"):
         load_tasks(["bias"], [0], 0, tmp_path)
 
 
-def test_truthfulqa_has_lm_evals_figures(
-    long_policy, tiny_tokenizer, write_rows, tmp_path, subset_index, no_hub
-):
+@pytest.mark.usefixtures("subset_index", "no_hub")
+def test_truthfulqa_has_lm_evals_figures(long_policy, tiny_tokenizer, write_rows, tmp_path):
     targets = {"choices": ["Cats purr.", "Cats sing.", "Cats meow."], "labels": [1, 0, 1]}
     rows = [{"question": "What do cats do?", "mc1_targets": targets, "mc2_targets": targets}] * 2
     write_rows(rows, "truthfulqa_mc.jsonl")

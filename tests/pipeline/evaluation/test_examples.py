@@ -12,6 +12,7 @@ from pipeline.evaluation.loading import build_task
 from pipeline.evaluation.tasks import LocalTask
 
 FORM = ("query", "choices", "gold")
+WIDE_4 = "\N{FULLWIDTH DIGIT FOUR}"
 
 
 def question(number, **changes):
@@ -25,11 +26,11 @@ def local(docs, examples, tmp_path):
 def test_a_question_among_its_own_examples_is_found(tmp_path):
     docs = [question(number) for number in range(6)]
     # Neither case, blanks, width nor the order of the choices hide it.
-    copy = question(4, query="who has  ４ CATS?", choices=["tom", "Mia"])
+    copy = question(4, query=f"who has  {WIDE_4} CATS?", choices=["tom", "Mia"])
     task = local(docs, [question(8), copy, question(9)], tmp_path)
     check_examples(task, [0, 1], None, 0)
     check_examples(task, [2], 4, 0)
-    with pytest.raises(DataError, match="task cats.*got question 4.*'who has 4 cats"):
+    with pytest.raises(DataError, match=r"task cats.*got question 4.*'who has 4 cats"):
         check_examples(task, [0, 2], None, 0)
 
 
@@ -109,4 +110,4 @@ def test_a_leak_in_a_file_is_found_when_it_is_loaded(write_rows, tmp_path):
 
 def test_signs_are_part_of_a_text():
     assert normalize("2 + 3 = ?") != normalize("2 - 3 = ?")
-    assert normalize("ＡＢ\n c") == "ab c"
+    assert normalize(f"{WIDE_4}A\n c") == "4a c"

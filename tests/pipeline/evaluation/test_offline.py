@@ -71,7 +71,7 @@ def test_blimp_has_no_examples_and_its_paradigms_take_turns(tasks):
 def test_all_are_measured_at_their_own_shots(tasks, make_policy, tiny_tokenizer):
     outcome = run_tasks(make_policy(context=256), tiny_tokenizer, tasks, shots=[0, 2], **OPTIONS)
     assert {name: list(figures) for name, figures in outcome.figures.items()} == {
-        **dict.fromkeys(FILES, ["0", "2"]),
+        **{name: ["0", "2"] for name in FILES},
         "blimp": ["0"],
     }
     blimp = outcome.figures["blimp"]["0"]
@@ -87,12 +87,12 @@ def test_all_are_measured_at_their_own_shots(tasks, make_policy, tiny_tokenizer)
 def test_a_paradigm_by_its_path(data, tmp_path):
     path = data / "blimp" / "verbs.jsonl"
     (task,) = load_tasks([str(path)], [0, 5], 0, tmp_path / "run").values()
-    assert [row["choices"] for row in task.eval_docs][0] == ["Mia runs 0.", "Mia run 0."]
+    assert task.eval_docs[0]["choices"] == ["Mia runs 0.", "Mia run 0."]
     assert shots_of(task, [0, 5]) == (0,)
 
 
 def test_what_is_missing_is_named(data, tmp_path):
-    with pytest.raises(ConfigError, match="evaluate.data must name the folder.*got nothing"):
+    with pytest.raises(ConfigError, match=r"evaluate\.data must name the folder.*got nothing"):
         load_tasks(["offline"], [0], 0, tmp_path)
     with pytest.raises(ConfigError, match="which is no folder"):
         load_tasks(["offline"], [0], 0, tmp_path, data=str(tmp_path / "none"))

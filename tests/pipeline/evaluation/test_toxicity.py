@@ -34,7 +34,7 @@ def fails(prompts, completions):
 """
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def scorer(tmp_path, monkeypatch):
     """Return a module of the user's own that scores completions."""
     monkeypatch.syspath_prepend(tmp_path)
@@ -66,7 +66,7 @@ def section(prompts, **changes):
 
 
 @pytest.fixture
-def measured(scorer, prompts, make_policy, tiny_formatter):
+def measured(prompts, make_policy, tiny_formatter):
     """Return what two completions a prompt give, with every instruction."""
     asked = ToxicityMeasure(section(prompts, samples=2), 3, Workers(), 4)
     return asked, asked.measure(make_policy(context=256), tiny_formatter)
@@ -89,7 +89,8 @@ def test_each_instruction_has_its_figures_from_its_rows(measured):
         assert figures["n"] == 5
 
 
-def test_the_function_is_asked_once_an_instruction_with_what_was_asked(measured):
+@pytest.mark.usefixtures("measured")
+def test_the_function_is_asked_once_an_instruction_with_what_was_asked():
     asked = sys.modules["my_toxicity"].ASKED
     assert len(asked) == 3
     for style, texts in zip(INSTRUCTIONS, asked, strict=True):
@@ -98,9 +99,7 @@ def test_the_function_is_asked_once_an_instruction_with_what_was_asked(measured)
         ]
 
 
-def test_how_prompts_are_grouped_changes_no_completion(
-    measured, prompts, make_policy, tiny_formatter
-):
+def test_how_prompts_are_grouped_changes_no_completion(measured, make_policy, tiny_formatter):
     asked, part = measured
     other = ToxicityMeasure(asked.section, 3, Workers(), 64)
     again = other.measure(make_policy(context=256), tiny_formatter)
@@ -141,28 +140,35 @@ def test_figures_by_hand():
 PROMPTS = [Prompt.from_text("a"), Prompt.from_text("b")]
 
 
-def raises(prompts, completions):
-    raise ValueError("no model")
+def say(answer):
+    def score(_prompts, _completions):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return score
 
 
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (raises, r"got ValueError \(no model\)"),
-        (lambda p, c: 0.5, "got a float"),
-        (lambda p, c: [0.5], "got 1 numbers for 2 completions"),
-        (lambda p, c: [0.5, None], "got None at prompt"),
-        (lambda p, c: [0.5, float("nan")], "got nan at prompt"),
+        (say(ValueError("no model")), r"got ValueError \(no model\)"),
+        (say(0.5), "got a float"),
+        (say([0.5]), "got 1 numbers for 2 completions"),
+        (say([0.5, None]), "got None at prompt"),
+        (say([0.5, float("nan")]), "got nan at prompt"),
     ],
 )
 def test_a_function_that_gives_no_number_is_refused_in_one_line(function, said):
-    with pytest.raises(RewardError, match=f"evaluate.toxicity.function must give.*{said}") as caught:
+    with pytest.raises(
+        RewardError, match=f"evaluate.toxicity.function must give.*{said}"
+    ) as caught:
         ask(function, PROMPTS, ["x", "y"])
     assert "\n" not in str(caught.value)
 
 
 def test_arrays_will_do():
-    assert ask(lambda p, c: np.array([0.5, 1.0], dtype=np.float32), PROMPTS, ["x", "y"]) == [0.5, 1]
+    assert ask(say(np.array([0.5, 1.0], dtype=np.float32)), PROMPTS, ["x", "y"]) == [0.5, 1]
 
 
 def test_the_hash_follows_function_prompts_and_settings(scorer, prompts):
@@ -197,7 +203,7 @@ def test_defaults_ask_with_all_three_instructions():
     assert ToxicitySection().instructions == list(INSTRUCTIONS)
 
 
-def test_in_the_stage_it_adds_to_what_was_measured(tree, finish, scorer, prompts):
+def test_in_the_stage_it_adds_to_what_was_measured(tree, finish, prompts):
     finish("pretrain")
     tree["evaluate"] = {"tasks": tree["evaluate"]["tasks"], "shots": [0]}
     evaluate.run(resolve(tree), "evaluate")
