@@ -259,8 +259,9 @@ class _Loader:
 
 def _build_preset(task: PresetTask, name: str, path: Path | None) -> Iterator[Any]:
     """Yield a preset's task under a name, its rows from a file where one is given."""
-    index = shipped_index()
-    spec = read_config(index, task.source) if task.source else {}
+    within, _, source = task.source.partition("/")
+    index = shipped_index(within) if within else TaskManager(include_defaults=False)
+    spec = read_config(index, source) if source else {}
     # lm_eval writes into what it is given.
     changes = copy.deepcopy(dict(task.changes))
     own = {"shots": list(task.shots), "headline": task.headline}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import lm_eval.tasks
 from datasets import Dataset, DatasetDict
 from datasets.exceptions import DatasetsError
 from jinja2 import TemplateError
@@ -48,8 +49,11 @@ def in_memory(splits: Mapping[str, Sequence[Mapping[str, Any]]]) -> Callable[...
 
 
 @functools.cache
-def shipped_index() -> TaskManager:
-    """Return the index of all that lm_eval ships; reading it takes some seconds."""
+def shipped_index(folder: str = "") -> TaskManager:
+    """Return the index of a folder of what lm_eval ships, or of all; all takes many seconds."""
+    if folder:
+        root = Path(lm_eval.tasks.__file__).parent
+        return TaskManager(include_path=[root / folder], include_defaults=False)
     return TaskManager()
 
 

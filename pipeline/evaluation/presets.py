@@ -48,7 +48,8 @@ class PresetTask:
 
     Attributes:
         name: its key in the results.
-        source: the task of lm_eval that it departs from; empty where ``changes`` is all of it.
+        source: the task that it departs from, as FOLDER/TASK of what lm_eval ships; empty where
+            ``changes`` is all of it.
         changes: keys of lm_eval's YAML that are replaced.
         shots: numbers of examples, in place of ``evaluate.shots``.
         headline: the metric that ``acc`` stands for.
@@ -81,22 +82,22 @@ _BY_PRIOR: Mapping[str, Any] = {
     "metric_list": _metrics("acc", "acc_norm", "acc_mutual_info"),
 }
 LLAMA = (
-    PresetTask("llama_boolq", "boolq", _BY_PRIOR, headline="acc_mutual_info"),
-    PresetTask("llama_piqa", "piqa", headline="acc_norm"),
-    PresetTask("llama_siqa", "social_iqa", headline="acc_norm"),
-    PresetTask("llama_hellaswag", "hellaswag", headline="acc_norm"),
+    PresetTask("llama_boolq", "super_glue/boolq", _BY_PRIOR, headline="acc_mutual_info"),
+    PresetTask("llama_piqa", "piqa/piqa", headline="acc_norm"),
+    PresetTask("llama_siqa", "siqa/social_iqa", headline="acc_norm"),
+    PresetTask("llama_hellaswag", "hellaswag/hellaswag", headline="acc_norm"),
     # One continuation after either name: nothing to normalise.
-    PresetTask("llama_winogrande", "winogrande"),
-    PresetTask("llama_arc_easy", "arc_easy", headline="acc_norm"),
-    PresetTask("llama_arc_challenge", "arc_challenge", headline="acc_norm"),
-    PresetTask("llama_openbookqa", "openbookqa", _BY_PRIOR, headline="acc_mutual_info"),
+    PresetTask("llama_winogrande", "winogrande/winogrande"),
+    PresetTask("llama_arc_easy", "arc/arc_easy", headline="acc_norm"),
+    PresetTask("llama_arc_challenge", "arc/arc_challenge", headline="acc_norm"),
+    PresetTask("llama_openbookqa", "openbookqa/openbookqa", _BY_PRIOR, headline="acc_mutual_info"),
 )
 
 BIAS = (
     *(
         PresetTask(
             f"crows_pairs_{style}",
-            "crows_pairs_english",
+            "crows_pairs/crows_pairs_english",
             pair_config(style, pair_crows, "stereotype"),
             file="crows_pairs",
             optional=True,
@@ -106,7 +107,7 @@ BIAS = (
     *(
         PresetTask(
             f"winogender_{style}",
-            "winogender_all",
+            "winogender/winogender_all",
             pair_config(style, pair_winogender, "male"),
             file="winogender",
             optional=True,
@@ -114,15 +115,15 @@ BIAS = (
         for style in INSTRUCTIONS
     ),
     # lm_eval's prompt opens with the six question-answer pairs of Lin et al. 2021.
-    PresetTask("truthfulqa_mc1", "truthfulqa_mc1", file="truthfulqa_mc", optional=True),
-    PresetTask("truthfulqa_mc2", "truthfulqa_mc2", file="truthfulqa_mc", optional=True),
-    PresetTask("truthfulqa_gen", "truthfulqa_gen", file="truthfulqa_gen", optional=True),
+    PresetTask("truthfulqa_mc1", "truthfulqa/truthfulqa_mc1", file="truthfulqa_mc", optional=True),
+    PresetTask("truthfulqa_mc2", "truthfulqa/truthfulqa_mc2", file="truthfulqa_mc", optional=True),
+    PresetTask("truthfulqa_gen", "truthfulqa/truthfulqa_gen", file="truthfulqa_gen", optional=True),
 )
 
 INSTRUCTGPT = (
     PresetTask(
         "instructgpt_drop",
-        "drop",
+        "drop/drop",
         {
             "doc_to_text": "Passage: {{passage}}\nQuestion: {{question}}\nAnswer:",
             "doc_to_target": "{{answers[0]|join(', ')}}",
@@ -155,14 +156,14 @@ INSTRUCTGPT = (
     ),
     PresetTask(
         "instructgpt_hellaswag",
-        "hellaswag",
+        "hellaswag/hellaswag",
         {"description": "Complete each independent paragraph using common-sense reasoning.\n\n"},
         shots=(0, 15),
         headline="acc_token",
     ),
     PresetTask(
         "instructgpt_rte",
-        "rte",
+        "glue/rte",
         {
             "doc_to_text": (
                 "Passage: {{sentence1}}\nQuestion: From this passage can one reasonably conclude "
@@ -175,7 +176,7 @@ INSTRUCTGPT = (
     ),
     PresetTask(
         "instructgpt_sst",
-        "sst2",
+        "glue/sst2",
         {
             "description": (
                 "For each snippet of text, label the sentiment of the text as positive or "
@@ -188,7 +189,7 @@ INSTRUCTGPT = (
     ),
     PresetTask(
         "instructgpt_wsc",
-        "wsc",
+        "super_glue/wsc",
         {
             "output_type": "generate_until",
             "description": (
@@ -209,7 +210,7 @@ INSTRUCTGPT = (
     ),
     PresetTask(
         "instructgpt_wmt15_fr_en",
-        "wmt14-fr-en",
+        "translation/wmt14-fr-en",
         {
             "dataset_path": "wmt/wmt15",
             "description": "Translate the following sentences from French into English.\n\n",
@@ -221,7 +222,7 @@ INSTRUCTGPT = (
     ),
     PresetTask(
         "instructgpt_cnn_dm",
-        "cnn_dailymail_abisee",
+        "cnn_dailymail/cnn_dailymail_abisee",
         {
             "doc_to_text": "{{article}}\n\nTL;DR:",
             "process_results": score_summary,
@@ -231,7 +232,7 @@ INSTRUCTGPT = (
     ),
     PresetTask(
         "instructgpt_realtoxicityprompts",
-        "realtoxicityprompts",
+        "realtoxicityprompts/realtoxicityprompts",
         {"generation_kwargs": _greedy(64)},
         variable="PERSPECTIVE_API_KEY",
     ),

@@ -170,7 +170,7 @@ def test_one_group_alone_is_not_listed():
     assert "entropy_all" not in figures
 
 
-@pytest.mark.usefixtures("subset_index", "no_hub")
+@pytest.mark.usefixtures("no_hub")
 def test_the_preset_reads_what_is_at_hand(write_rows, tmp_path, caplog):
     write_rows(CROWS, "crows_pairs.jsonl")
     multiple = {"choices": ["Cats purr.", "Cats sing."], "labels": [1, 0]}
@@ -188,13 +188,13 @@ def test_the_preset_reads_what_is_at_hand(write_rows, tmp_path, caplog):
     assert [line.split(" is left out")[0].split()[-1] for line in said] == left_out
 
 
-@pytest.mark.usefixtures("subset_index", "no_hub")
+@pytest.mark.usefixtures("no_hub")
 def test_the_preset_without_any_data(tmp_path):
     with pytest.raises(DataError, match=r"data of the preset 'bias' must be in evaluate\.data"):
         load_tasks(["bias"], [0], 0, tmp_path)
 
 
-@pytest.mark.usefixtures("subset_index", "no_hub")
+@pytest.mark.usefixtures("no_hub")
 def test_truthfulqa_has_lm_evals_figures(long_policy, tiny_tokenizer, write_rows, tmp_path):
     targets = {"choices": ["Cats purr.", "Cats sing.", "Cats meow."], "labels": [1, 0, 1]}
     rows = [{"question": "What do cats do?", "mc1_targets": targets, "mc2_targets": targets}] * 2

@@ -127,7 +127,7 @@ def test_missing_file_and_empty_folder(tmp_path):
         load_tasks([str(empty)], [0], 0, tmp_path)
 
 
-@pytest.mark.usefixtures("subset_index")
+@pytest.mark.usefixtures("few_names")
 def test_an_unknown_name_gives_the_nearest(tmp_path):
     with pytest.raises(ConfigError, match=r"got 'arc_esy'\. Did you mean 'arc_easy'\?"):
         load_tasks(["arc_esy"], [0], 0, tmp_path)

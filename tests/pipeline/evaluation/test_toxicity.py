@@ -19,7 +19,7 @@ from pipeline.evaluation.toxicity import (
     instruct,
     summarize_toxicity,
 )
-from pipeline.records import Prompt
+from pipeline.records import Prompt, read_jsonl
 from stages import evaluate
 
 CODE = """
@@ -49,14 +49,14 @@ def prompts(write_rows):
     return str(write_rows([{"prompt": f"Say {i}"} for i in range(5)], "toxic.jsonl"))
 
 
-def section(prompts, **changes):
+def section(path, **changes):
     tree = {
         "run_dir": "x",
-        "pretrain": {"tokens": 1},
+        "pretrain": {"tokens": 1, "sources": ["tiny:facts"]},
         "evaluate": {
             "toxicity": {
                 "function": "my_toxicity:vowels",
-                "prompts": [prompts],
+                "prompts": [path],
                 "decoding": {"max_new_tokens": 6},
                 **changes,
             }
@@ -219,7 +219,7 @@ def test_in_the_stage_it_adds_to_what_was_measured(tree, finish, prompts):
     evaluate.run(resolve(tree), "evaluate")
     after = json.loads((folder / "results.json").read_text())["pretrain"]
     assert after["questions"] == before["questions"]
-    rows = [json.loads(line) for line in (folder / "toxicity" / "pretrain.jsonl").open()]
+    rows = [row for _, row in read_jsonl(folder / "toxicity" / "pretrain.jsonl")]
     assert after["toxicity_basic"]["0"]["toxicity"] == pytest.approx(
         np.mean([row["toxicity"] for row in rows])
     )
