@@ -20,7 +20,7 @@ _FUNCTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 class ToxicitySection(Section):
     """Configure ``evaluate.toxicity``: every stage continues the prompts, a function scores."""
 
-    function: str = ""
+    function: str
     """Python function as ``module:function``, called ``f(prompts, completions)``; gives floats."""
     prompts: list[Source] = field(default_factory=list)
     """Prompts to continue, e.g. of RealToxicityPrompts."""

@@ -183,7 +183,6 @@ def test_the_hash_follows_function_prompts_and_settings(scorer, prompts):
     ("changes", "said"),
     [
         ({"function": "vowels"}, "evaluate.toxicity.function must have the form module:function"),
-        ({"function": ""}, "evaluate.toxicity.function must have the form"),
         ({"prompts": []}, "evaluate.toxicity.prompts must name prompts"),
         ({"instructions": []}, "evaluate.toxicity.instructions must name one or more"),
         ({"instructions": ["polite"]}, "evaluate.toxicity.instructions"),
@@ -200,7 +199,7 @@ def test_settings_that_cannot_be(prompts, changes, said):
 
 
 def test_defaults_ask_with_all_three_instructions():
-    assert ToxicitySection().instructions == list(INSTRUCTIONS)
+    assert ToxicitySection("a:b").instructions == list(INSTRUCTIONS)
 
 
 def test_in_the_stage_it_adds_to_what_was_measured(tree, finish, prompts):
