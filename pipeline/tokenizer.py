@@ -113,13 +113,20 @@ def load_tokenizer(path: Path | str, *, gguf_file: str | None = None) -> PreTrai
     """
     try:
         options = {"gguf_file": gguf_file} if gguf_file else {}
-        return AutoTokenizer.from_pretrained(str(path), **options)
+        tokenizer = AutoTokenizer.from_pretrained(str(path), **options)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"No tokenizer could be loaded from {path} ({reason}). "
-            "Give a folder with tokenizer.json, or a model's name and a connection."
-        ) from error
+        raise _no_tokenizer(path, str(error).strip().splitlines()[0]) from error
+    # Of some models transformers makes a tokenizer without files: all texts are empty to it.
+    if not tokenizer.encode("a", add_special_tokens=False):
+        raise _no_tokenizer(path, "there is a model and no vocabulary")
+    return tokenizer
+
+
+def _no_tokenizer(path: Path | str, reason: str) -> ModelError:
+    return ModelError(
+        f"No tokenizer could be loaded from {path} ({reason}). "
+        "Give a folder with tokenizer.json, or a model's name and a connection."
+    )
 
 
 def find_difference(ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> str | None:

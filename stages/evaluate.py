@@ -7,20 +7,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import hash_file, hash_text, write_json
+from pipeline.artifacts import hash_text, write_json
 from pipeline.config.evaluate import EvaluateSection
 from pipeline.config.label import LabelSection
 from pipeline.config.ppo import PpoSection
 from pipeline.config.run import RunConfig, stage_of
 from pipeline.config.schema import to_plain
 from pipeline.data import hash_sources, read_prompts
-from pipeline.data.tiny import hash_world
 from pipeline.distributed import Workers
 from pipeline.errors import ConfigError, RunError
 from pipeline.evaluation.best_of import BEST_OF, BestOfEvaluator, Subject
-from pipeline.evaluation.catalogue import TINY
+from pipeline.evaluation.catalogue import hash_tasks
 from pipeline.evaluation.equal_kl import flatten_figures
 from pipeline.evaluation.evaluator import Evaluator, needs_reward
+from pipeline.evaluation.folder import PartName
 from pipeline.evaluation.people import (
     PEOPLE,
     figures_against,
@@ -28,6 +28,7 @@ from pipeline.evaluation.people import (
     measure_preferences,
     read_comparisons,
 )
+from pipeline.evaluation.toxicity import hash_toxicity
 from pipeline.labeling import open_store
 from pipeline.runs import Manifest, hash_parent, model_of, open_stage
 from pipeline.store.judged import Judged
@@ -41,7 +42,8 @@ RIVAL = "sft"
 def run(config: RunConfig, name: str, *, force: bool = False) -> None:
     """Measure the complete stages' models; those measured before are left as they are."""
     section = config.section(name, EvaluateSection)
-    if not (section.tasks or section.perplexity or section.prompts or section.best_of):
+    asked = (section.tasks, section.perplexity, section.prompts, section.toxicity, section.best_of)
+    if not any(asked):
         raise ConfigError(
             f"{name} must have tasks, perplexity or prompts, got none. Add what to measure."
         )
@@ -78,7 +80,8 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
         )
         for model in models:
             evaluator.evaluate(model, model_of(config, model), _model_hash(config, model))
-        summary = workers.on_main(lambda: evaluator.store.merge(models, RIVAL))
+        parts: list[PartName] = ["fewshot", *(["toxicity"] if section.toxicity else [])]
+        summary = workers.on_main(lambda: evaluator.store.merge(models, RIVAL, parts))
         compared = _compare_with_best_of(config, section, workers, stage.folder)
         preferred = workers.on_main(lambda: _write_preferences(comparisons, stage.folder))
         summary = {
@@ -151,8 +154,10 @@ def _hash_additions(
     section: EvaluateSection,
     comparisons: Sequence[Judged] | None,
 ) -> dict[str, dict[str, str]]:
-    """Hash what labelers said, and what best-of-n is compared from, where they are asked for."""
+    """Hash what labelers said, and what toxicity and best-of-n rest on, where asked for."""
     said = {} if comparisons is None else {"labels": {"comparisons": hash_comparisons(comparisons)}}
+    if section.toxicity is not None:
+        said["toxicity"] = hash_toxicity(section.toxicity, config.seed)
     return said | _hash_best_of(config, name, section)
 
 
@@ -193,18 +198,9 @@ def _model_hash(config: RunConfig, name: str) -> str:
 
 
 def _hash_inputs(config: RunConfig, section: EvaluateSection) -> dict[str, str]:
-    """Hash the data and the local task files; lm_eval's own tasks are known by its version."""
-    hashes = hash_sources([*section.perplexity, *section.prompts], config.seed)
-    for task in section.tasks:
-        path = Path(task).expanduser()
-        if task == TINY:
-            hashes["tasks of tiny"] = hash_text(f"{config.seed}\0{hash_world()}")
-        elif path.is_file():
-            hashes[task] = hash_file(path)
-        elif path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
-            hashes[task] = hash_text("".join(f"{file} {hash_file(file)}\n" for file in files))
-    return hashes
+    """Hash the data and the files of tasks."""
+    data = hash_sources([*section.perplexity, *section.prompts], config.seed)
+    return data | hash_tasks(section.tasks, section.data, config.seed)
 
 
 def _flatten(summary: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

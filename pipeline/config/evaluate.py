@@ -10,6 +10,7 @@ from pipeline.config.best_of import BestOfSection
 from pipeline.config.sampling import DecodingSection
 from pipeline.config.schema import Problem, Section
 from pipeline.config.source import Source
+from pipeline.config.toxicity import ToxicitySection
 from pipeline.config.training import Precision
 
 
@@ -17,12 +18,16 @@ from pipeline.config.training import Precision
 class EvaluateSection(Section):
     """Configure ``evaluate``: the same examples in the same order for every stage."""
 
-    ADDITIONS: ClassVar[tuple[str, ...]] = ("best_of",)
+    ADDITIONS: ClassVar[tuple[str, ...]] = ("best_of", "toxicity")
+    # What a folder holds is hashed; where it lies changes nothing.
+    ASIDE: ClassVar[tuple[str, ...]] = ("data",)
 
     tasks: list[str] = field(default_factory=list)
-    """``tiny`` (the tiny world's), folders of lm_eval YAMLs, .jsonl files, or lm_eval names."""
+    """``tiny``, ``offline``, ``llama``, ``instructgpt``, ``bias``; paths; or lm_eval names."""
+    data: str | None = None
+    """Folder of ``offline`` and of local bias data; ``~`` and environment variables are read."""
     shots: list[int] = field(default_factory=lambda: [0, 1, 5])
-    """Numbers of examples shown before a question."""
+    """Numbers of examples shown before a question; a preset's or a task's own take their place."""
     limit: int | None = None
     """Documents a task, the first ones; null is all."""
     batch_size: int = 32
@@ -39,6 +44,8 @@ class EvaluateSection(Section):
     """How the held-out prompts are answered."""
     calibration_bins: int = 10
     """Equal-mass bins of the expected calibration error."""
+    toxicity: ToxicitySection | None = None
+    """Score completions by a function of one's own; null does not."""
     best_of: BestOfSection | None = None
     """Compare PPO with best-of-n sampling at equal KL; null does not."""
 

@@ -1,160 +1,291 @@
 """Find the few-shot tasks that a configuration names, and load them with lm_eval.
 
-``tiny`` is the tiny world's tasks; a ``.jsonl`` path is a task of its own; a folder holds lm_eval
-YAMLs; anything else is the name of a task, group or tag that lm_eval ships, whose data it
-downloads.
+``evaluate.tasks`` names presets (``tiny`` is the tiny world's tasks, ``offline`` reads a folder of
+data, the others are in ``evaluation.presets``); a ``.jsonl`` path, a task of its own; a ``.yaml``
+path or a folder of them, in lm_eval's format; and anything else is the name of a task, group or tag
+that lm_eval ships, whose data it downloads.
 
 Local rows are handed to lm_eval in memory: nothing is written to a cache, and no network is asked.
 """
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import difflib
-import io
 import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict
-from datasets.exceptions import DatasetsError
 from lm_eval.tasks import TaskManager
 
+from pipeline.artifacts import hash_file, hash_text
+from pipeline.data.tiny import hash_world
 from pipeline.errors import ConfigError, DataError, nearest
-from pipeline.evaluation.tasks import LocalTask, adapt_world_task, read_task
+from pipeline.evaluation.bias import CROWS, WINOGENDER
+from pipeline.evaluation.examples import check_examples
+from pipeline.evaluation.loading import (
+    build,
+    build_task,
+    describe,
+    in_memory,
+    quiet,
+    read_config,
+    settle,
+    shipped_index,
+)
+from pipeline.evaluation.offline import BLIMP_FIELDS, list_offline, read_offline, read_pairs
+from pipeline.evaluation.presets import BIAS, LACKING, NAMES, OFFLINE, PRESETS, TINY, PresetTask
+from pipeline.evaluation.task_files import check_task, check_task_files
+from pipeline.evaluation.tasks import LocalTask, adapt_world_task, read_task, shots_of
+from pipeline.records import read_jsonl
 from pipeline.world import World
 
-TINY = "tiny"
+logger = logging.getLogger(__name__)
+
 LOCAL_FORMATS = ("json", "csv", "parquet", "text", "arrow")
 """Loaders of ``datasets`` that read files at hand."""
+YAML_SUFFIXES = (".yaml", ".yml")
 
 
 def load_tasks(
-    names: Sequence[str], shots: Sequence[int], seed: int, folder: Path, *, write: bool = True
+    names: Sequence[str],
+    shots: Sequence[int],
+    seed: int,
+    folder: Path,
+    *,
+    data: str | None = None,
+    limit: int | None = None,
+    write: bool = True,
 ) -> dict[str, Any]:
     """Load the named tasks, ready to be run on any number of models.
 
     Args:
         names: ``evaluate.tasks``.
-        shots: numbers of examples that will be shown.
-        seed: the tiny world's.
+        shots: numbers of examples that will be shown, where a task has none of its own.
+        seed: the run's: of the tiny world, and of the examples' draw.
         folder: where local tasks are written in lm_eval's format, and data caches go.
-        write: False leaves the writing to another process.
+        data: ``evaluate.data``, the folder of the preset ``offline`` and of local bias data.
+        limit: documents a task that will be asked.
+        write: False leaves the writing, and what is said of tasks left out, to another process.
     Returns:
-        Task name to lm_eval's task.
+        Task name to lm_eval's task; ``tasks.shots_of`` gives its numbers of examples.
 
     Raises:
         ConfigError: if there is no such task, two have one name, or one has too few examples.
-        DataError: if a task's data cannot be read.
+        DataError: if a task's file or data cannot be read, or an example is the question asked.
     """
-    most = max(shots, default=0)
+    loader = _Loader(shots, seed, folder, data_folder(data), write)
     tasks: dict[str, Any] = {}
     with quiet():
         for name in names:
-            for loaded in _load(name, most, seed, folder, write):
+            for loaded in loader.load(name):
                 if loaded.task_name in tasks:
                     raise ConfigError(
                         "evaluate.tasks must have different names, got "
                         f"{loaded.task_name!r} twice. Rename one."
                     )
+                settle(loaded)
+                check_examples(loaded, shots_of(loaded, shots), limit, seed)
                 tasks[loaded.task_name] = loaded
+    if write:
+        for line in loader.left_out:
+            logger.warning("%s", line)
     return tasks
 
 
-def _load(name: str, most: int, seed: int, folder: Path, write: bool) -> Iterator[Any]:
-    path = Path(name).expanduser()
-    if name == TINY:
-        local = [adapt_world_task(task) for task in World(seed).tasks()]
-    elif path.suffix == ".jsonl":
-        local = [read_task(path, most)]
-    elif path.is_dir():
-        yield from _load_folder(path, folder)
-        return
-    else:
-        yield from _load_shipped(name)
-        return
-    for task in local:
-        if len(task.examples) < most:
-            raise ConfigError(
-                f"evaluate.shots must be at most {len(task.examples)} for the task {task.name}, "
-                f"got {most}. Lower it."
+def data_folder(data: str | None) -> Path | None:
+    """Return ``evaluate.data`` as a path; ``~`` and environment variables stand for their value."""
+    return None if data is None else Path(os.path.expandvars(data)).expanduser()
+
+
+def hash_tasks(names: Sequence[str], data: str | None, seed: int) -> dict[str, str]:
+    """Hash the files that the named tasks are read from; lm_eval's own are known by its version.
+
+    Raises:
+        ConfigError: if the preset ``offline`` lacks its folder or a file.
+    """
+    hashes: dict[str, str] = {}
+    folder = data_folder(data)
+    for name in names:
+        path = Path(name).expanduser()
+        if name == TINY:
+            hashes["tasks of tiny"] = hash_text(f"{seed}\0{hash_world()}")
+        elif name == OFFLINE:
+            hashes["tasks of offline"] = _hash_files(list_offline(folder), folder)
+        elif name in PRESETS:
+            files = {_file_of(task, folder) for task in PRESETS[name]} - {None}
+            hashes[f"tasks of {name}"] = _hash_files([file for file in files if file], folder)
+        elif path.is_dir() or path.suffix in YAML_SUFFIXES:
+            root = path if path.is_dir() else path.parent
+            hashes[name] = _hash_files([file for file in root.rglob("*") if file.is_file()])
+        elif path.is_file():
+            hashes[name] = hash_file(path)
+    return hashes
+
+
+def _hash_files(files: Sequence[Path], root: Path | None = None) -> str:
+    lines = [
+        f"{file.relative_to(root) if root else file} {hash_file(file)}\n" for file in sorted(files)
+    ]
+    return hash_text("".join(lines))
+
+
+def _file_of(task: PresetTask, data: Path | None) -> Path | None:
+    """Return the rows of a preset's task in the folder of data, where they are there."""
+    path = data / f"{task.file}.jsonl" if data and task.file else None
+    return path if path and path.is_file() else None
+
+
+class _Loader:
+    """Load one name of ``evaluate.tasks`` after another.
+
+    Attributes:
+        left_out: a line on each task that a preset names and that is not there.
+    """
+
+    def __init__(
+        self, shots: Sequence[int], seed: int, folder: Path, data: Path | None, write: bool
+    ) -> None:
+        self.most = max(shots, default=0)
+        self.seed, self.folder, self.data, self.write = seed, folder, data, write
+        self.left_out: list[str] = []
+        self._done: set[str] = set()
+        self._missing: set[str] = set()
+
+    def load(self, name: str) -> Iterator[Any]:
+        """Yield the tasks of one name."""
+        path = Path(name).expanduser()
+        if name == TINY:
+            yield from self._local([adapt_world_task(task) for task in World(self.seed).tasks()])
+        elif name == OFFLINE:
+            yield from self._local(read_offline(self.data, self.most))
+        elif name in PRESETS:
+            yield from self._preset(name)
+        elif path.suffix == ".jsonl":
+            yield from self._rows(path)
+        elif path.suffix in YAML_SUFFIXES and path.is_file():
+            yield from self._files(path.parent, path)
+        elif path.is_dir():
+            yield from self._files(path)
+        else:
+            yield from _load_shipped(name)
+
+    def _local(self, tasks: Sequence[LocalTask]) -> Iterator[Any]:
+        for task in tasks:
+            if task.shots is None and len(task.examples) < self.most:
+                raise ConfigError(
+                    f"evaluate.shots must be at most {len(task.examples)} for the task "
+                    f"{task.name}, got {self.most}. Lower it."
+                )
+            if self.write:
+                task.write(self.folder / "tasks")
+            yield build_task(task, self.folder / "tasks")
+
+    def _rows(self, path: Path) -> Iterator[Any]:
+        """Yield what a JSONL file holds: pairs of sentences by their fields, else questions."""
+        _, first = next(read_jsonl(path), (0, {}))
+        fields = first.keys()
+        if set(BLIMP_FIELDS) <= fields:
+            yield from self._local([read_pairs(path.stem, [path])])
+        elif set(CROWS) <= fields or set(WINOGENDER) <= fields:
+            file = "crows_pairs" if set(CROWS) <= fields else "winogender"
+            for task in BIAS:
+                if task.file == file:
+                    name = f"{path.stem}{task.name.removeprefix(file)}"
+                    yield from _build_preset(task, name, path)
+        else:
+            yield from self._local([read_task(path, self.most)])
+
+    def _preset(self, name: str) -> Iterator[Any]:
+        lacking = LACKING.get(name, ())
+        self.left_out += [f"evaluate.tasks: {name} leaves out {what}" for what in lacking]
+        wanted = [task for task in PRESETS[name] if task.name not in self._done]
+        for task in wanted:
+            yield from self._preset_task(task)
+        if wanted and not any(task.name in self._done for task in wanted):
+            raise DataError(
+                f"evaluate.tasks: the data of the preset {name!r} must be in evaluate.data or in "
+                f"reach, got neither ({self.left_out[-1].rpartition(': ')[2]}). Name its folder in "
+                "evaluate.data, or leave the preset out."
             )
-        if write:
-            task.write(folder / "tasks")
-        yield build_task(task, folder / "tasks")
+
+    def _preset_task(self, task: PresetTask) -> Iterator[Any]:
+        """Yield one task of a preset, or note why it is left out."""
+        path = _file_of(task, self.data)
+        source = task.file or task.source
+        reason = ""
+        if task.variable and task.variable not in os.environ:
+            reason = f"{task.variable} is not set"
+        elif path is None and source in self._missing:
+            reason = f"the data of {source} cannot be had either"
+        else:
+            try:
+                yield from _build_preset(task, task.name, path)
+            except DataError as error:
+                if not task.optional or path is not None:
+                    raise
+                self._missing.add(source)
+                reason = describe(error.__cause__ or error)
+        if reason:
+            self.left_out.append(f"evaluate.tasks: {task.name} is left out: {reason}")
+        else:
+            self._done.add(task.name)
+
+    def _files(self, folder: Path, only: Path | None = None) -> Iterator[Any]:
+        """Yield the tasks of a folder's YAMLs, or of one of them."""
+        if only is None:
+            check_task_files(folder)
+        else:
+            check_task(only)
+        index = TaskManager(include_path=[folder], include_defaults=False)
+        paths = {name: Path(index.task_index[name].yaml_path) for name in index.all_subtasks}
+        names = [name for name in paths if only is None or paths[name].samefile(only)]
+        if not names:
+            raise ConfigError(
+                f"evaluate.tasks: {only or f'the folder {folder}'} must hold lm_eval task YAMLs, "
+                "got none that can be read. Each needs a 'task:' key."
+            )
+        for name in names:
+            entry = index.task_index[name].cfg or {}
+            spec: Any = name
+            if entry.get("dataset_path") in LOCAL_FORMATS:
+                cache = {"cache_dir": str(self.folder / "cache")}
+                kwargs = {**(entry.get("dataset_kwargs") or {}), **cache}
+                spec = {**read_config(index, name), "dataset_kwargs": kwargs}
+            yield from build(index, spec, name)
 
 
-def build_task(task: LocalTask, folder: Path) -> Any:
-    """Make lm_eval's task of a local one, its rows given in memory."""
-    splits = {"test": Dataset.from_list([dict(row) for row in task.docs])}
-    if task.examples:
-        splits["examples"] = Dataset.from_list([dict(row) for row in task.examples])
-
-    def in_memory(**_: Any) -> DatasetDict:
-        return DatasetDict(splits)
-
-    config = {**task.lm_eval_config(folder), "custom_dataset": in_memory}
-    return TaskManager(include_defaults=False).load([config])["tasks"][task.name]
-
-
-def _load_folder(path: Path, folder: Path) -> Iterator[Any]:
-    index = TaskManager(include_path=[path], include_defaults=False)
-    if not index.all_subtasks:
-        raise ConfigError(
-            f"evaluate.tasks: the folder {path} must hold lm_eval task YAMLs, got none that can be "
-            "read. Each needs a 'task:' key."
-        )
-    for name in index.all_subtasks:
-        entry = index.task_index[name].cfg or {}
-        spec: Any = name
-        if entry.get("dataset_path") in LOCAL_FORMATS:
-            cache = {"cache_dir": str(folder / "cache")}
-            kwargs = {**(entry.get("dataset_kwargs") or {}), **cache}
-            spec = {**_read_config(index, name), "dataset_kwargs": kwargs}
-        yield from _build(index, spec, name)
-
-
-def _read_config(index: Any, name: str) -> dict[str, Any]:
-    """Return a task's YAML with its includes and functions resolved."""
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    return dict(load_yaml(index.task_index[name].yaml_path, resolve_func=True))
+def _build_preset(task: PresetTask, name: str, path: Path | None) -> Iterator[Any]:
+    """Yield a preset's task under a name, its rows from a file where one is given."""
+    within, _, source = task.source.partition("/")
+    index = shipped_index(within) if within else TaskManager(include_defaults=False)
+    spec = read_config(index, source) if source else {}
+    # lm_eval writes into what it is given.
+    changes = copy.deepcopy(dict(task.changes))
+    own = {"shots": list(task.shots), "headline": task.headline}
+    metadata = {**_mapping(spec, "metadata"), **_mapping(changes, "metadata"), **own}
+    spec = {**spec, **changes, "task": name, "metadata": metadata}
+    if path is not None:
+        split = spec.get("test_split") or spec["validation_split"]
+        rows = [row for _, row in read_jsonl(path)]
+        spec |= {"custom_dataset": in_memory({split: rows}), "training_split": None}
+    yield from build(index, spec, name)
 
 
 def _load_shipped(name: str) -> Iterator[Any]:
-    index = TaskManager()
+    index = shipped_index()
     if name not in index.task_index:
-        close = difflib.get_close_matches(name, index.all_tasks, n=3, cutoff=0.6)
+        close = difflib.get_close_matches(name, [*index.all_tasks, *NAMES], n=3, cutoff=0.6)
         hint = nearest(name, close) if close else " 'lm_eval ls tasks' lists them."
         raise ConfigError(
-            "evaluate.tasks must name 'tiny', a .jsonl file, a folder of YAMLs or a task of "
-            f"lm_eval, got {name!r}.{hint}"
+            f"evaluate.tasks must name a preset ({', '.join(sorted(NAMES))}), a .jsonl file, a "
+            f"folder of YAMLs or a task of lm_eval, got {name!r}.{hint}"
         )
-    yield from _build(index, name, name)
+    yield from build(index, name, name)
 
 
-def _build(index: Any, spec: Any, name: str) -> Iterator[Any]:
-    try:
-        loaded = index.load([spec])["tasks"]
-    except (OSError, ValueError, KeyError, TypeError, DatasetsError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DataError(
-            f"evaluate.tasks: the task {name} cannot be loaded ({reason}). "
-            "Check its YAML, or without a network give the path of a .jsonl file instead."
-        ) from error
-    yield from loaded.values()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep lm_eval from talking: its warnings are about choices made here, its bars about parts."""
-    logger = logging.getLogger("lm_eval")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        # Its progress bars know no switch but an environment variable read at import.
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(before)
+def _mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = config.get(key)
+    return found if isinstance(found, Mapping) else {}

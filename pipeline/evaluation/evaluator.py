@@ -40,6 +40,8 @@ from pipeline.evaluation.following import (
 )
 from pipeline.evaluation.harness import run_tasks
 from pipeline.evaluation.perplexity import DocumentLoss, measure_documents, summarize_losses
+from pipeline.evaluation.tasks import shots_of
+from pipeline.evaluation.toxicity import ToxicityMeasure
 from pipeline.formatting import Formatter
 from pipeline.judges import RewardJudge
 from pipeline.models import load_policy
@@ -84,7 +86,15 @@ class Evaluator:
         self.seed = seed
         self.workers = workers
         self.store = EvaluationFolder(folder)
-        self.tasks = load_tasks(section.tasks, section.shots, seed, folder, write=workers.rank == 0)
+        self.tasks = load_tasks(
+            section.tasks,
+            section.shots,
+            seed,
+            folder,
+            data=section.data,
+            limit=section.limit,
+            write=workers.rank == 0,
+        )
         self.asked = {
             name: hash_task(task, section.limit, seed) for name, task in self.tasks.items()
         }
@@ -95,6 +105,11 @@ class Evaluator:
             None if reward is None else RewardJudge(reward, workers.device, section.batch_size)
         )
         self.reward_hash = reward_hash
+        self.toxicity = (
+            None
+            if section.toxicity is None
+            else ToxicityMeasure(section.toxicity, seed, workers, section.batch_size)
+        )
 
     def evaluate(self, stage: str, path: Path, model_hash: str) -> None:
         """Measure what is not yet measured of a stage's model.
@@ -122,6 +137,7 @@ class Evaluator:
             "fewshot": self._measure_tasks,
             "perplexity": self._measure_texts,
             "following": self._measure_following,
+            "toxicity": self._measure_toxicity,
         }
         for part in missing:
             measured = measure[part](tested)
@@ -136,13 +152,15 @@ class Evaluator:
             keys["perplexity"] = hash_text(model_hash)
         if self.prompts:
             keys["following"] = f"{hash_text(model_hash)} {self.reward_hash}"
+        if self.toxicity:
+            keys["toxicity"] = f"{hash_text(model_hash)} {self.toxicity.hash}"
         return keys
 
     def _store(self, stage: str, part: PartName, key: str, measured: Part) -> None:
         self.workers.on_main(lambda: self.store.store(stage, part, key, measured))
 
     def _cells(self, model_hash: str) -> Cells:
-        shots = dict.fromkeys(self.tasks, self.section.shots)
+        shots = {name: shots_of(task, self.section.shots) for name, task in self.tasks.items()}
         settings = f"{self.section.precision}, {self.section.calibration_bins} bins"
         return make_cells(self.asked, shots, model_hash, settings)
 
@@ -168,7 +186,7 @@ class Evaluator:
                 tested.model,
                 tested.formatter.tokenizer,
                 {name: self.tasks[name]},
-                shots=shots,
+                shots={name: shots},
                 limit=self.section.limit,
                 batch_size=self.section.batch_size,
                 bins=self.section.calibration_bins,
@@ -226,6 +244,11 @@ class Evaluator:
         )
         ordered = [answer for _, answer in sorted(gathered, key=lambda item: item[0])]
         return self._judge(tested.stage, ordered)
+
+    def _measure_toxicity(self, tested: ModelUnderTest) -> Part:
+        assert self.toxicity is not None, "measured only where it is asked for"
+        measured = self.toxicity.measure(tested.model, tested.formatter)
+        return Part(measured.figures, [{"stage": tested.stage, **row} for row in measured.rows])
 
     def _judge(self, stage: str, answers: Sequence[dict[str, Any]]) -> Part:
         rows = judge_answers(self.prompts, answers, self.world, self.reward)

@@ -1,13 +1,15 @@
 """Keep what was measured on each stage, so that a later evaluation measures only what is new.
 
-Each stage has three parts: few-shot tasks, perplexity, instruction following; a fourth where PPO is
-compared with best-of-n. A part is stored as soon as it is measured, its rows first and then its
-figures with the key of what they depend on; a kill loses at most the part at work. Put together
-from the parts of all stages are ``results.json``, ``summary.json`` and ``documents.jsonl``.
+Each stage has three parts: few-shot tasks, perplexity, instruction following; one more each where
+toxicity is asked for, and where PPO is compared with best-of-n. A part is stored as soon as it is
+measured, its rows first and then its figures with the key of what they depend on; a kill loses at
+most the part at work. Put together from the parts of all stages are ``results.json``,
+``summary.json`` and ``documents.jsonl``.
 
     documents/STAGE.jsonl     a row a question, task and number of shots
     texts/STAGE.jsonl         a row a held-out document: its loss
     completions/STAGE.jsonl   a row a prompt: its completion and what the judges say
+    toxicity/STAGE.jsonl      a row a completion: what the user's function says
     best_of/STAGE.jsonl       a row a completion: what the judges say, and its KL's sample
     stages/STAGE.json         the parts' keys and figures
 """
@@ -24,11 +26,12 @@ from pipeline.artifacts import write_json, write_text
 from pipeline.evaluation.following import win_rate_against
 from pipeline.records import read_jsonl
 
-PartName = Literal["fewshot", "perplexity", "following", "best_of"]
+PartName = Literal["fewshot", "perplexity", "following", "toxicity", "best_of"]
 ROWS: Mapping[PartName, str] = {
     "fewshot": "documents",
     "perplexity": "texts",
     "following": "completions",
+    "toxicity": "toxicity",
     "best_of": "best_of",
 }
 """The folder of each part's rows."""
@@ -83,14 +86,22 @@ class EvaluationFolder:
         figures: Mapping[str, Any] = self._stored(stage).get(part, {}).get("figures", {})
         return figures
 
-    def merge(self, stages: Sequence[str], rival: str) -> dict[str, dict[str, Any]]:
+    def merge(
+        self, stages: Sequence[str], rival: str, parts: Sequence[PartName] = ("fewshot",)
+    ) -> dict[str, dict[str, Any]]:
         """Write the files that hold all stages, and return the summary.
 
         Args:
             stages: the evaluated stages, in order.
             rival: the stage that others' answers are compared with, if it was evaluated.
+            parts: those whose figures go into ``results.json``.
         """
-        results = {stage: self.figures(stage, "fewshot") for stage in stages}
+        results = {
+            stage: {
+                key: value for part in parts for key, value in self.figures(stage, part).items()
+            }
+            for stage in stages
+        }
         summary = {stage: self._summarize(stage, rival) for stage in stages}
         documents = [row for stage in stages for row in self.rows(stage, "fewshot")]
         _write_rows(self.folder / "documents.jsonl", documents)

@@ -12,7 +12,14 @@ A document's confidence is the chosen answer's share of the probability that the
 answers together, softmax over their log-likelihoods, as in lm_eval's ``brier_score``. For the rule
 by token it is the softmax over the averages, which is no probability of anything.
 
-Other tasks have lm_eval's own metrics, and ``acc`` where one of them is an accuracy or a match.
+A task's ``metadata.headline`` names another rule for ``acc``: ``acc_norm``, ``acc_token``, or
+``acc_mutual_info``, the log-likelihood less that of the bare answer. Then ``stderr``, ``ece``,
+``brier``, ``correct`` and ``confidence`` are that rule's, the softmax is over its scores, and
+``acc_sum`` is the largest log p(answer | context).
+
+Other tasks, and those whose results lm_eval processes by a function of theirs, have lm_eval's own
+metrics with ``METRIC_stderr`` over documents, and ``acc`` where the headline or one of them is an
+accuracy or a match. Pairs of sentences have the figures of ``evaluation.bias``.
 """
 
 from __future__ import annotations
@@ -30,8 +37,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pipeline.calibration import brier_score, expected_calibration_error, standard_error
 from pipeline.distributed import Workers
 from pipeline.errors import ConfigError
+from pipeline.evaluation.bias import read_pair, summarize_groups, summarize_pairs
 from pipeline.evaluation.catalogue import quiet
 from pipeline.evaluation.likelihood import SharedPrefixLM
+from pipeline.evaluation.tasks import settings_of, shots_of
 
 ACCURACIES = ("acc", "exact_match", "em")
 
@@ -56,7 +65,7 @@ def run_tasks(
     tokenizer: PreTrainedTokenizerBase,
     tasks: Mapping[str, Any],
     *,
-    shots: Sequence[int],
+    shots: Sequence[int] | Mapping[str, Sequence[int]],
     limit: int | None,
     batch_size: int,
     bins: int,
@@ -70,7 +79,8 @@ def run_tasks(
         model: a causal language model, placed on its device.
         tokenizer: the model's.
         tasks: from ``load_tasks``; they may be used again for the next model.
-        shots: numbers of examples before a question.
+        shots: numbers of examples before a question, where a task has none of its own; or each
+            task's, whatever its own are.
         limit: documents a task, the first ones; None is all.
         batch_size: answers a forward pass, where they are not packed.
         bins: of the expected calibration error.
@@ -85,16 +95,15 @@ def run_tasks(
     outcome = FewShotOutcome({}, [])
     with quiet():
         lm = SharedPrefixLM(model, tokenizer, batch_size, workers)
-    cells = [(name, count) for name in tasks for count in shots]
+    cells = [
+        (name, count)
+        for name, task in tasks.items()
+        for count in (shots[name] if isinstance(shots, Mapping) else shots_of(task, shots))
+    ]
     for name, count in tqdm(cells, desc=label, unit="task", leave=False, disable=None):
         samples, aggregated = _run(lm, tasks[name], count, limit, seed)
         cut, lm.cut_contexts = lm.cut_contexts, 0
-        if tasks[name].OUTPUT_TYPE == "multiple_choice":
-            rows = [_read_choice(tasks[name], sample, lm.token_counts) for sample in samples]
-            figures = summarize_choices(rows, bins)
-        else:
-            rows = [_read_other(sample) for sample in samples]
-            figures = _summarize_other(rows, aggregated)
+        rows, figures = _summarize(tasks[name], samples, aggregated, lm.token_counts, bins)
         if cut:
             figures["cut_contexts"] = cut
         outcome.figures.setdefault(name, {})[str(count)] = figures
@@ -135,28 +144,65 @@ def _run(
     return sorted(samples, key=lambda sample: sample["doc_id"]), aggregated
 
 
+def _summarize(
+    task: Any,
+    samples: Sequence[Mapping[str, Any]],
+    aggregated: Mapping[str, float],
+    token_counts: Mapping[tuple[str, str], int],
+    bins: int,
+) -> tuple[list[Document], Figures]:
+    """Return a row a document, and the figures."""
+    settings = settings_of(task)
+    read = getattr(task.config, "process_results", None)
+    if task.OUTPUT_TYPE != "multiple_choice" or callable(read):
+        rows = [_read_other(sample, settings.get("headline", "")) for sample in samples]
+        return rows, _summarize_other(rows, aggregated)
+    rows = [_read_choice(task, sample, token_counts) for sample in samples]
+    for row, sample in zip(rows, samples, strict=True):
+        if "groups" in settings:
+            row["group"] = str(sample["doc"][settings["groups"]])
+    if "pair" not in settings:
+        return rows, summarize_choices(rows, bins) | summarize_groups(rows, "correct", "acc")
+    first = settings["pair"]
+    kept = ("doc", "group", "logliks", "tokens")
+    rows = [
+        {**{key: row[key] for key in kept if key in row}, **read_pair(row["logliks"], first)}
+        for row in rows
+    ]
+    return rows, summarize_pairs(rows, first)
+
+
 def _read_choice(
     task: Any, sample: Mapping[str, Any], token_counts: Mapping[tuple[str, str], int]
 ) -> Document:
     choices = task.doc_to_choice(sample["doc"])
     # A task with mutual information asks for the bare choices as well, after the others.
     pairs = [tuple(pair) for pair in sample["arguments"][: len(choices)]]
-    logliks = [float(loglik) for loglik, _ in sample["filtered_resps"][: len(choices)]]
+    responses = [float(loglik) for loglik, _ in sample["filtered_resps"]]
+    logliks, bare = responses[: len(choices)], responses[len(choices) :]
     tokens = [token_counts[pair] for pair in pairs]
     right = _right_choices(task, sample, choices)
-    probabilities = softmax(logliks)
-    chosen = int(np.argmax(logliks))
-    lengths = [len(choice) for choice in choices]
+    scores = {
+        "acc": np.asarray(logliks),
+        "acc_norm": np.divide(logliks, [len(choice) for choice in choices]),
+        "acc_token": np.divide(logliks, tokens),
+        **({"acc_mutual_info": np.subtract(logliks, bare)} if bare else {}),
+    }
+    correct = {rule: int(int(np.argmax(values)) in right) for rule, values in scores.items()}
+    headline = settings_of(task).get("headline", "acc")
+    own = {} if headline == "acc" else {"correct_sum": correct["acc"]}
     return {
         "doc": sample["doc_id"],
-        "correct": int(chosen in right),
-        "confidence": float(probabilities[chosen]),
-        "correct_norm": int(int(np.argmax(np.divide(logliks, lengths))) in right),
-        "correct_token": int(int(np.argmax(np.divide(logliks, tokens))) in right),
+        "correct": correct[headline],
+        "confidence": float(softmax(scores[headline]).max()),
+        "correct_norm": correct["acc_norm"],
+        "correct_token": correct["acc_token"],
+        **own,
         # Where several choices are right, the likeliest of them stands for the outcome.
         "gold": max(right, key=lambda index: logliks[index], default=None),
         "logliks": logliks,
         "tokens": tokens,
+        **({"scores": scores[headline].tolist()} if own else {}),
     }
 
 
@@ -175,13 +221,15 @@ def _right_choices(task: Any, sample: Mapping[str, Any], choices: Sequence[str])
 def summarize_choices(rows: Sequence[Document], bins: int) -> Figures:
     """Summarise the documents of one multiple-choice task at one number of shots."""
     correct = [row["correct"] for row in rows]
-    shares = [softmax(row["logliks"]) for row in rows]
+    shares = [softmax(row.get("scores", row["logliks"])) for row in rows]
+    sums = [row["correct_sum"] for row in rows if "correct_sum" in row]
     by_token = [softmax(np.divide(row["logliks"], row["tokens"])) for row in rows]
     return {
         "acc": float(np.mean(correct)),
         "stderr": standard_error(correct),
         "n": len(rows),
         **_calibrate(shares, correct, rows, bins, ""),
+        **({"acc_sum": float(np.mean(sums))} if sums else {}),
         "acc_norm": float(np.mean([row["correct_norm"] for row in rows])),
         "acc_token": float(np.mean([row["correct_token"] for row in rows])),
         **_calibrate(by_token, [row["correct_token"] for row in rows], rows, bins, "_token"),
@@ -205,17 +253,22 @@ def _calibrate(
     }
 
 
-def _read_other(sample: Mapping[str, Any]) -> Document:
+def _read_other(sample: Mapping[str, Any], headline: str) -> Document:
     row: Document = {"doc": sample["doc_id"]}
     for metric in sample["metrics"]:
         with contextlib.suppress(TypeError, ValueError):
             row[metric] = float(sample[metric])
-    found = next((metric for metric in ACCURACIES if metric in row), None)
+    found = next((metric for metric in (headline, *ACCURACIES) if metric in row), None)
     return row if found is None else {**row, "correct": row[found]}
 
 
 def _summarize_other(rows: Sequence[Document], aggregated: Mapping[str, float]) -> Figures:
     figures: Figures = dict(aggregated)
+    for metric, value in aggregated.items():
+        values = [row[metric] for row in rows if metric in row]
+        # Only a mean over documents has this error: F1 over a corpus, or BLEU, has not.
+        if len(values) == len(rows) and np.isclose(np.mean(values), value):
+            figures[f"{metric}_stderr"] = standard_error(values)
     if all("correct" in row for row in rows):
         correct = [row["correct"] for row in rows]
         figures |= {"acc": float(np.mean(correct)), "stderr": standard_error(correct)}

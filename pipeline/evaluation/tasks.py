@@ -31,7 +31,7 @@ from pipeline.errors import DataError
 from pipeline.records import read_jsonl, write_jsonl
 from pipeline.world import FewShotTask
 
-VERSION = 1
+VERSION = 2
 """Raise it when a prompt's text or a figure's meaning changes: what was measured before is
 redone."""
 
@@ -77,6 +77,8 @@ class LocalTask:
         examples: the rows shown before a question, in this order; never among the questions.
         description: the line that opens the prompt; empty for none.
         delimiter: what stands between examples.
+        shots: numbers of examples in place of those asked for; None takes those.
+        groups: the field of a row that names its group; each group has an accuracy of its own.
     """
 
     name: str
@@ -85,6 +87,8 @@ class LocalTask:
     examples: Sequence[Mapping[str, Any]]
     description: str = ""
     delimiter: str = "\n\n"
+    shots: tuple[int, ...] | None = None
+    groups: str = ""
 
     def lm_eval_config(self, folder: Path) -> dict[str, Any]:
         """Return the task in lm_eval's format, reading the files that ``write`` makes."""
@@ -107,7 +111,11 @@ class LocalTask:
             "fewshot_delimiter": self.delimiter,
             "target_delimiter": " ",
             **shared,
-            "metadata": {"version": VERSION},
+            "metadata": {
+                "version": VERSION,
+                **({} if self.shots is None else {"shots": list(self.shots)}),
+                **({"groups": self.groups} if self.groups else {}),
+            },
         }
 
     def write(self, folder: Path) -> None:
@@ -118,6 +126,25 @@ class LocalTask:
             write_jsonl(folder / f"{self.name}.examples.jsonl", self.examples)
         text = yaml.safe_dump(self.lm_eval_config(folder), sort_keys=False, allow_unicode=True)
         write_text(folder / f"{self.name}.yaml", text)
+
+
+def settings_of(task: Any) -> Mapping[str, Any]:
+    """Return what this project reads of a task of lm_eval's, from ``metadata`` in its YAML.
+
+    Keys:
+        shots: numbers of examples in place of ``evaluate.shots``.
+        headline: the metric that ``acc`` stands for.
+        groups: the field of a row that names its group.
+        pair: the task is a pair of sentences (``evaluation.bias``), and how it is called when the
+            first is the likelier one.
+    """
+    metadata = getattr(task.config, "metadata", None)
+    return metadata if isinstance(metadata, Mapping) else {}
+
+
+def shots_of(task: Any, asked: Sequence[int]) -> tuple[int, ...]:
+    """Return the numbers of examples that a task is measured with: its own, or those asked for."""
+    return tuple(settings_of(task).get("shots", asked))
 
 
 def adapt_world_task(task: FewShotTask) -> LocalTask:

@@ -328,3 +328,41 @@ def test_a_reward_function_without_a_finite_score_names_the_sample(refuse, funct
 
 def test_an_unknown_task_names_the_nearest(refuse):
     assert "hellaswag" in refuse("evaluate", "evaluate.tasks=[hellaswagg]")
+
+
+QUESTION = {"query": "Who has 3 cats?", "choices": ["Mia", "Tom"], "gold": 0}
+
+
+def test_a_question_among_its_own_examples(refuse, tmp_path):
+    rows = [QUESTION, {**QUESTION, "query": "Who ran?"}, {**QUESTION, "query": "who has 3  cats?"}]
+    path = write_rows(tmp_path / "cats.jsonl", *rows)
+    line = refuse("evaluate", f"evaluate.tasks=[{path}]")
+    assert "no example of the task cats must be the question" in line
+    assert "got question 0 " in line
+
+
+def test_more_shots_than_examples(refuse, tmp_path):
+    path = write_rows(tmp_path / "cats.jsonl", QUESTION, {**QUESTION, "query": "Who ran?"})
+    assert "must have more than 2 rows" in refuse(
+        "evaluate", f"evaluate.tasks=[{path}]", "evaluate.shots=[2]"
+    )
+
+
+def test_a_task_file_without_a_key(refuse, tmp_path):
+    path = tmp_path / "cats.yaml"
+    path.write_text("task: cats\ndataset_path: json\ntest_split: test\ndoc_to_text: query\n")
+    line = refuse("evaluate", f"evaluate.tasks=[{path}]")
+    assert f"{path} must have the key 'doc_to_target', got task, dataset_path" in line
+
+
+def test_data_that_the_offline_preset_lacks(refuse, tmp_path):
+    assert "evaluate.data must name the folder" in refuse("evaluate", "evaluate.tasks=[offline]")
+    line = refuse("evaluate", "evaluate.tasks=[offline]", f"evaluate.data={tmp_path}")
+    assert "without arc_easy.jsonl, piqa.jsonl" in line
+
+
+def test_a_checkpoint_without_its_tokenizer(refuse, run_dir):
+    for file in (run_dir / "sft" / "model").glob("*token*"):
+        file.unlink()
+    line = refuse("evaluate")
+    assert f"No tokenizer could be loaded from {run_dir / 'sft' / 'model'}" in line

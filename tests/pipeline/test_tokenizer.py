@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from transformers import GPT2Config, LlamaConfig, Qwen2Config
 
 from pipeline.errors import ModelError
 from pipeline.tokenizer import (
@@ -127,6 +128,14 @@ def test_a_saved_tokenizer_loads_in_a_process_without_this_project(tiny_tokenize
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="No tokenizer could be loaded from") as caught:
+        load_tokenizer(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [GPT2Config, LlamaConfig, Qwen2Config])
+def test_a_models_folder_without_a_tokenizer_is_refused(kind, tmp_path):
+    kind().save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="No tokenizer could be loaded from") as caught:
         load_tokenizer(tmp_path)
     assert "\n" not in str(caught.value)

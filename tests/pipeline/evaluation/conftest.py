@@ -76,3 +76,22 @@ def finish(tree, make_policy, tiny_tokenizer, tiny_formatter):
             stage.finish({})
 
     return make
+
+
+@pytest.fixture
+def few_names(monkeypatch):
+    """Let lm_eval's index be that of ARC alone; reading all of it takes many seconds."""
+    import pipeline.evaluation.catalogue as catalogue
+    from pipeline.evaluation.loading import shipped_index
+
+    monkeypatch.setattr(catalogue, "shipped_index", lambda: shipped_index("arc"))
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    """Refuse every download at once."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)

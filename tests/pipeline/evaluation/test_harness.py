@@ -131,7 +131,10 @@ def test_winogrande_and_lambada_forms(long_policy, tiny_tokenizer, write_rows, t
         {"context_options": ["Mia has a", "Tom has a"], "continuation": "cat.", "gold": i % 2}
         for i in range(4)
     ]
-    words = [{"context": "Mia has a", "continuation": "cat"} for _ in range(4)]
+    options[3]["context_options"] = ["Ann has a", "Tom has a"]
+    words = [
+        {"context": f"{name} has a", "continuation": "cat"} for name in ("Mia",) * 3 + ("Tom",)
+    ]
     paths = [write_rows(options, "wino.jsonl"), write_rows(words, "lambada.jsonl")]
     tasks = load_tasks([str(path) for path in paths], [0, 1], 0, tmp_path)
     outcome = run_tasks(long_policy, tiny_tokenizer, tasks, shots=[0, 1], **OPTIONS)
@@ -144,7 +147,7 @@ def test_winogrande_and_lambada_forms(long_policy, tiny_tokenizer, write_rows, t
         figures = outcome.figures["lambada"][shots]
         assert figures["n"] == 3
         assert figures["acc"] in (0, 1)
-    expected = "Mia has a cat\n\nMia has a"
+    expected = "Tom has a cat\n\nMia has a"
     assert tasks["lambada"].fewshot_context(tasks["lambada"].eval_docs[0], 1) == expected
 
 

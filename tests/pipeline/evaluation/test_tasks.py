@@ -127,15 +127,8 @@ def test_missing_file_and_empty_folder(tmp_path):
         load_tasks([str(empty)], [0], 0, tmp_path)
 
 
-def test_an_unknown_name_gives_the_nearest(tmp_path, monkeypatch):
-    # lm_eval's index of all its tasks takes seconds to read; three names stand for it.
-    import pipeline.evaluation.catalogue as catalogue
-
-    class Index:
-        all_tasks = ("arc_easy", "arc_challenge", "piqa")
-        task_index = frozenset(all_tasks)
-
-    monkeypatch.setattr(catalogue, "TaskManager", Index)
+@pytest.mark.usefixtures("few_names")
+def test_an_unknown_name_gives_the_nearest(tmp_path):
     with pytest.raises(ConfigError, match=r"got 'arc_esy'\. Did you mean 'arc_easy'\?"):
         load_tasks(["arc_esy"], [0], 0, tmp_path)
     with pytest.raises(ConfigError, match="lm_eval ls tasks"):
