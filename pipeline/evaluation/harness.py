@@ -12,6 +12,10 @@ A document's confidence is the chosen answer's share of the probability that the
 answers together, softmax over their log-likelihoods, as in lm_eval's ``brier_score``. For the rule
 by token it is the softmax over the averages, which is no probability of anything.
 
+Of the headline also: ``overconfidence``, mean confidence less accuracy; ``ece_chance``, the ECE of a
+calibrated model with as many answers; ``temperature``, what the log-likelihoods would have to be
+divided by; ``ece_mended``, the ECE then.
+
 Other tasks have lm_eval's own metrics, and ``acc`` where one of them is an accuracy or a match.
 """
 
@@ -27,10 +31,16 @@ from scipy.special import softmax
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pipeline.calibration import brier_score, expected_calibration_error, standard_error
+from pipeline.calibration import (
+    brier_score,
+    chance_error,
+    expected_calibration_error,
+    standard_error,
+)
 from pipeline.errors import ConfigError
 from pipeline.evaluation.catalogue import quiet
 from pipeline.evaluation.likelihood import SharedPrefixLM
+from pipeline.tempering import mend
 
 ACCURACIES = ("acc", "exact_match", "em")
 
@@ -178,6 +188,7 @@ def summarize_choices(rows: Sequence[Document], bins: int) -> Figures:
         "stderr": standard_error(correct),
         "n": len(rows),
         **_calibrate(shares, correct, rows, bins, ""),
+        **_mend(shares, correct, rows, bins),
         "acc_norm": float(np.mean([row["correct_norm"] for row in rows])),
         "acc_token": float(np.mean([row["correct_token"] for row in rows])),
         **_calibrate(by_token, [row["correct_token"] for row in rows], rows, bins, "_token"),
@@ -198,6 +209,22 @@ def _calibrate(
         f"brier{suffix}": brier_score(
             [shares[i] for i in judged], [rows[i]["gold"] for i in judged]
         ),
+    }
+
+
+def _mend(
+    shares: Sequence[Any], correct: Sequence[int], rows: Sequence[Document], bins: int
+) -> Figures:
+    """Return how far the confidence is off, what of it is chance, and what would mend it."""
+    confidence = [float(max(share)) for share in shares]
+    mended = mend(
+        [row["logliks"] for row in rows], [row["gold"] for row in rows], correct, bins
+    )
+    return {
+        "overconfidence": float(np.mean(confidence) - np.mean(correct)),
+        "ece_chance": chance_error(confidence, bins),
+        "temperature": mended.temperature,
+        "ece_mended": mended.error,
     }
 
 

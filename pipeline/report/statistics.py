@@ -5,8 +5,10 @@ one document's difference d_i. A mean over tasks gives every task the same weigh
 
     D = 1/G sum_g 1/n_g sum_i d_gi
 
-1. The interval is a percentile bootstrap over documents; for a mean over tasks they are drawn anew
-   within each task, since the tasks themselves were chosen and not drawn.
+1. The interval is a percentile bootstrap over documents, expanded for few of them
+   (``pipeline.bootstrap``); for a mean over tasks they are drawn anew within each task, since the
+   tasks themselves were chosen and not drawn. It covers in 95 % of simulated data sets (a test holds
+   it to that) where some ten documents differ; with fewer, the p-value below is still exact.
 2. The p-value is the randomization test of Fisher (1935): under the hypothesis that the stages are
    alike, each d_i could as well have had the other sign. For one task of right and wrong answers
    this is McNemar's exact test (1947).
@@ -22,10 +24,12 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.bootstrap import bootstrap_mean
+from pipeline.bootstrap import BLOCK, expanded_tail
 
 SIGNIFICANT = 0.05
 RESAMPLES = 2_000
+FEW_VALUES = 8
+"""Documents a distinct value from which on counting values is faster than drawing documents."""
 # Signs that are drawn for a p-value: 1e-5 is the least that can come out, which Holm's adjustment
 # of some hundred comparisons leaves below 0.05.
 SIGN_DRAWS = 100_000
@@ -90,18 +94,28 @@ def compare(groups: Sequence[Floats], seed: int) -> Change | None:
 
 def bootstrap_interval(groups: Sequence[Floats], seed: int) -> tuple[float, float]:
     """Return the 95 % interval of the mean over groups, documents redrawn within each."""
-    if len(groups) == 1:
-        _, low, high = bootstrap_mean(groups[0], seed=seed, samples=RESAMPLES)
-        return low, high
     generator = np.random.default_rng(seed)
     total = np.zeros(RESAMPLES)
     for group in groups:
-        # Documents of equal difference are alike: a resample is how often each value is drawn.
-        values, counts = np.unique(group, return_counts=True)
-        drawn = generator.multinomial(len(group), counts / len(group), RESAMPLES)
-        total += drawn @ values / len(group)
-    low, high = np.quantile(total / len(groups), [0.025, 0.975])
+        total += _resampled_means(group, generator)
+    spreads = [(float(group.var(ddof=1)) if len(group) > 1 else 0.0, len(group)) for group in groups]
+    tail = expanded_tail(1 - SIGNIFICANT, spreads)
+    low, high = np.quantile(total / len(groups), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def _resampled_means(group: Floats, generator: np.random.Generator) -> Floats:
+    # Documents of equal difference are alike: a resample is how often each value is drawn.
+    values, counts = np.unique(group, return_counts=True)
+    if len(values) * FEW_VALUES <= len(group):
+        drawn = generator.multinomial(len(group), counts / len(group), RESAMPLES)
+        means: Floats = drawn @ values / len(group)
+        return means
+    step = max(1, BLOCK // len(group))
+    sizes = [min(step, RESAMPLES - at) for at in range(0, RESAMPLES, step)]
+    return np.concatenate(
+        [group[generator.integers(len(group), size=(size, len(group)))].mean(axis=1) for size in sizes]
+    )
 
 
 def sign_flip(groups: Sequence[Floats], seed: int) -> float:
