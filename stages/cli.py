@@ -84,8 +84,9 @@ def _top_help() -> str:
         wrap("'steerline COMMAND --help' tells what a command takes; for a stage, every key of its "
              "section with type, default, meaning and source.", 0),
         "",
-        wrap("Exit codes: 0 done; 2 the input is wrong (one line on stderr); 1 a fault of "
-             "Steerline's (a traceback); 130 interrupted.", 0),
+        wrap("Exit codes: 0 done; 2 the input is wrong (one line on stderr); 3 a model lost more "
+             "than evaluate.max_tax (one line too); 1 a fault of Steerline's (a traceback); 130 "
+             "interrupted.", 0),
         "",
         describe_top(),
     ]  # fmt: skip

@@ -29,6 +29,7 @@ from pipeline.evaluation.people import (
     read_comparisons,
 )
 from pipeline.labeling import open_store
+from pipeline.report.gate import check_tax
 from pipeline.runs import Manifest, hash_parent, model_of, open_stage
 from pipeline.store.judged import Judged
 from stages.entry import run_stage_module
@@ -39,13 +40,25 @@ RIVAL = "sft"
 
 
 def run(config: RunConfig, name: str, *, force: bool = False) -> None:
-    """Measure the complete stages' models; those measured before are left as they are."""
+    """Measure the complete stages' models, and hold them to ``max_tax``.
+
+    Models measured before are left as they are, and are held to it all the same.
+
+    Raises:
+        RegressionError: if one lost more; what was measured stays, and the stage is complete.
+    """
+    workers, max_tax = Workers(), config.section(name, EvaluateSection).max_tax
+    _measure(config, name, workers, force=force)
+    if max_tax is not None:
+        workers.on_main(lambda: check_tax(config, max_tax))
+
+
+def _measure(config: RunConfig, name: str, workers: Workers, *, force: bool) -> None:
     section = config.section(name, EvaluateSection)
     if not (section.tasks or section.perplexity or section.prompts or section.best_of):
         raise ConfigError(
             f"{name} must have tasks, perplexity or prompts, got none. Add what to measure."
         )
-    workers = Workers()
     models = workers.on_main(lambda: _complete(config, *MAKE_A_MODEL))
     if not models:
         raise RunError(

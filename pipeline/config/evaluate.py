@@ -17,6 +17,7 @@ class EvaluateSection(Section):
     """Configure ``evaluate``: the same examples in the same order for every stage."""
 
     ADDITIONS: ClassVar[tuple[str, ...]] = ("best_of",)
+    ASIDE: ClassVar[tuple[str, ...]] = ("max_tax",)
 
     tasks: list[str] = field(default_factory=list)
     """``tiny`` (the tiny world's), folders of lm_eval YAMLs, .jsonl files, or lm_eval names."""
@@ -36,6 +37,8 @@ class EvaluateSection(Section):
     """How the held-out prompts are answered."""
     calibration_bins: int = 10
     """Equal-mass bins of the expected calibration error."""
+    max_tax: float | None = None
+    """Fail (exit code 3) when a stage's few-shot mean falls further below the base's; a fraction."""
     best_of: BestOfSection | None = None
     """Compare PPO with best-of-n sampling at equal KL; null does not."""
 
@@ -50,6 +53,10 @@ class EvaluateSection(Section):
             yield Problem("limit", "be 1 or more, or null", "Leave it out for all documents.")
         if self.calibration_bins < 2:
             yield Problem("calibration_bins", "be 2 or more", "Use 10.")
+        if self.max_tax is not None and not 0 <= self.max_tax <= 1:
+            yield Problem("max_tax", "lie in [0, 1], or be null", "Use 0.02 for 2 points.")
+        if self.max_tax is not None and not self.tasks:
+            yield Problem("max_tax", "stand beside tasks", "Name evaluate.tasks, or leave it out.")
         if self.best_of and not (self.best_of.prompts or self.prompts):
             yield Problem(
                 "best_of.prompts",
