@@ -24,6 +24,7 @@ from pipeline.errors import ConfigError, nearest
 from pipeline.runs import Manifest
 from stages.entry import (
     CONFIG_HELP,
+    FORCE_HELP,
     OVERRIDE_HELP,
     Parser,
     StageFunction,
@@ -34,6 +35,10 @@ from stages.entry import (
 from stages.fields import describe_top, wrap
 
 MAKE_A_MODEL = ("pretrain", "sft", "ppo")
+MODELS_HELP = (
+    "compare these models, the first being the base: stages' folders, .gguf files, hub names; "
+    "configuration may follow, and CONFIG may be left out"
+)
 STAGES = {
     "pretrain": "train the base from scratch, continue it, or load it",
     "sft": "tune it on demonstrations",
@@ -94,11 +99,27 @@ def _top_help() -> str:
 
 
 def _stage_command(name: str, argv: list[str]) -> None:
-    given = stage_parser(name, f"steerline {name}").parse_intermixed_args(argv)
+    parser = stage_parser(name, f"steerline {name}")
+    if stage_of(name) == "report":
+        parser.add_argument("--models", nargs="+", metavar="NAME=PLACE", help=MODELS_HELP)
+        if "--models" in argv:
+            _report_models(argv)
+            return
+    given = parser.parse_intermixed_args(argv)
     config = load_config(given.config, given.overrides)
     # Before the stage's imports, which take seconds: a variant may be misspelt.
     config.section(name, Section)
     _stage_function(name)(config, name, force=given.force)
+
+
+def _report_models(argv: list[str]) -> None:
+    parser = Parser("steerline report", "Compare any models; CONFIG may be left out.")
+    parser.add_argument("given", metavar="CONFIG key=value", nargs="*", default=[])
+    parser.add_argument("--models", nargs="+", metavar="NAME=PLACE", help=MODELS_HELP)
+    parser.add_argument("--force", action="store_true", help=FORCE_HELP)
+    given = parser.parse_intermixed_args(argv)
+    compare = importlib.import_module("stages.comparison").compare
+    compare(given.models, given.given, _stage_function, force=given.force)
 
 
 def _stage_function(name: str) -> StageFunction:

@@ -7,20 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import hash_file, hash_text, write_json
+from pipeline.artifacts import hash_text, write_json
 from pipeline.config.evaluate import EvaluateSection
 from pipeline.config.label import LabelSection
 from pipeline.config.ppo import PpoSection
 from pipeline.config.run import RunConfig, stage_of
 from pipeline.config.schema import to_plain
 from pipeline.data import hash_sources, read_prompts
-from pipeline.data.tiny import hash_world
 from pipeline.distributed import Workers
 from pipeline.errors import ConfigError, RunError
 from pipeline.evaluation.best_of import BEST_OF, BestOfEvaluator, Subject
-from pipeline.evaluation.catalogue import TINY
 from pipeline.evaluation.equal_kl import flatten_figures
 from pipeline.evaluation.evaluator import Evaluator, needs_reward
+from pipeline.evaluation.inputs import hash_inputs
 from pipeline.evaluation.people import (
     PEOPLE,
     figures_against,
@@ -73,7 +72,7 @@ def _measure(config: RunConfig, name: str, workers: Workers, *, force: bool) -> 
         config,
         name,
         parents=[*models, *([reward] if reward else [])],
-        sources=_hash_inputs(config, section),
+        sources=hash_inputs(section, config.seed),
         additions=workers.on_main(lambda: _hash_additions(config, name, section, comparisons)),
         crew=workers,
         force=force,
@@ -203,21 +202,6 @@ def _model_hash(config: RunConfig, name: str) -> str:
     manifest = Manifest.read(config.run_dir / name)
     assert manifest is not None, f"{name} was complete when the stage opened"
     return manifest.model_hash
-
-
-def _hash_inputs(config: RunConfig, section: EvaluateSection) -> dict[str, str]:
-    """Hash the data and the local task files; lm_eval's own tasks are known by its version."""
-    hashes = hash_sources([*section.perplexity, *section.prompts], config.seed)
-    for task in section.tasks:
-        path = Path(task).expanduser()
-        if task == TINY:
-            hashes["tasks of tiny"] = hash_text(f"{config.seed}\0{hash_world()}")
-        elif path.is_file():
-            hashes[task] = hash_file(path)
-        elif path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
-            hashes[task] = hash_text("".join(f"{file} {hash_file(file)}\n" for file in files))
-    return hashes
 
 
 def _flatten(summary: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
