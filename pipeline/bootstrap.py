@@ -2,9 +2,9 @@
 
 Answers to one prompt are not independent, so whole prompts are resampled; two stages that answered
 the same prompts are compared by their differences, which leaves the prompts' own difficulty out.
-Intervals of one run are percentile intervals expanded for few clusters (Hesterberg 2015): plain ones
-are too narrow by the population variance and the normal's tails. Those over seeds, of which there
-are three or so, are plain. A seed makes each reproducible.
+Intervals of one run are percentile intervals expanded for few clusters (Hesterberg 2015): plain
+ones are too narrow by the population variance and the normal's tails. Those over seeds, of which
+there are three or so, are plain. A seed makes each reproducible.
 """
 
 from __future__ import annotations

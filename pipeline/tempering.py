@@ -44,7 +44,10 @@ def fit_temperature(logliks: Sequence[ArrayLike], gold: Sequence[int]) -> float:
 
         T = argmin_T  -1/n sum_i log softmax(l_i / T)_gold_i
 
-    The loss is convex in b = 1/T, and its slope  1/n sum_i ( E_{k ~ softmax(b l_i)} l_ik - l_i,gold_i )
+    The loss is convex in b = 1/T, and its slope
+
+        1/n sum_i ( E_{k ~ softmax(b l_i)} l_ik - l_i,gold_i )
+
     rises with b: its zero is the only minimum.
 
     Args:

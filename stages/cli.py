@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from pipeline.config.models import models_config, read_models
 from pipeline.config.run import SECTIONS, RunConfig, load_config, references, stage_of
 from pipeline.config.schema import Section
 from pipeline.errors import ConfigError, nearest
@@ -118,8 +119,16 @@ def _report_models(argv: list[str]) -> None:
     parser.add_argument("--models", nargs="+", metavar="NAME=PLACE", help=MODELS_HELP)
     parser.add_argument("--force", action="store_true", help=FORCE_HELP)
     given = parser.parse_intermixed_args(argv)
-    compare = importlib.import_module("stages.comparison").compare
-    compare(given.models, given.given, _stage_function, force=given.force)
+    models, overrides = read_models(given.models)
+    path = next(
+        (Path(word) for word in given.given if "=" not in word or Path(word).is_file()), None
+    )
+    before = [word for word in given.given if path is None or Path(word) != path]
+    config = models_config(path, models, [*before, *overrides])
+    comparison = importlib.import_module("stages.comparison")
+    comparison.measure(config, models, force=given.force)
+    _stage_function("report")(config, "report", force=given.force)
+    comparison.hold_to_tax(config)
 
 
 def _stage_function(name: str) -> StageFunction:

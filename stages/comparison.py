@@ -7,12 +7,12 @@ again with another task or another title and only what is new is measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.artifacts import write_json
 from pipeline.config.evaluate import EvaluateSection
-from pipeline.config.models import Given, models_config, read_models
+from pipeline.config.models import Given
 from pipeline.config.run import RunConfig
 from pipeline.distributed import Workers
 from pipeline.errors import ConfigError
@@ -21,35 +21,14 @@ from pipeline.evaluation.inputs import hash_inputs, hash_model
 from pipeline.report.gate import check_tax
 from pipeline.report.gather import EVALUATE, MODELS
 from pipeline.runs import open_stage
-from stages.entry import StageFunction
-
-REPORT = "report"
 
 
-def compare(
-    words: Sequence[str],
-    given: Sequence[str],
-    stage_function: Callable[[str], StageFunction],
-    *,
-    force: bool = False,
-) -> None:
-    """Measure models, write their report, and hold them to ``evaluate.max_tax``.
-
-    Args:
-        words: what stands after ``--models``.
-        given: what stands before it: a CONFIG or none, and overrides.
-        stage_function: finds a stage's ``run`` by the stage's name.
-        force: measure anew what was measured before.
+def hold_to_tax(config: RunConfig) -> None:
+    """Hold the models to ``evaluate.max_tax``, where one is set.
 
     Raises:
-        RegressionError: if a model lost more than ``max_tax``; the report is written by then.
+        RegressionError: if a model lost more.
     """
-    models, overrides = read_models(words)
-    path = next((Path(word) for word in given if "=" not in word or Path(word).is_file()), None)
-    before = [word for word in given if path is None or Path(word) != path]
-    config = models_config(path, models, [*before, *overrides])
-    measure(config, models, force=force)
-    stage_function(REPORT)(config, REPORT, force=force)
     max_tax = config.section(EVALUATE, EvaluateSection).max_tax
     if max_tax is not None:
         Workers().on_main(lambda: check_tax(config, max_tax))

@@ -143,10 +143,10 @@ def join_crew() -> Crew:
 def run_command(work: Callable[[], None]) -> int:
     """Do a command's work in a prepared process and return its exit code.
 
-    0 is done; 2 is a mistake of the user's, said in one line on stderr; 3 a model that lost more than
-    ``evaluate.max_tax``, said so too; 130 is an interruption. Any other exception is a fault of ours
-    and passes, for Python to print its traceback and exit with 1. Of several processes only the
-    first speaks: all meet the same error.
+    0 is done; 2 is a mistake of the user's, said in one line on stderr; 3 a model that lost more
+    than ``evaluate.max_tax``, said so too; 130 is an interruption. Any other exception is a fault
+    of ours and passes, for Python to print its traceback and exit with 1. Of several processes only
+    the first speaks: all meet the same error.
     """
     prepare_process()
     try:

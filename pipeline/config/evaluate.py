@@ -38,7 +38,7 @@ class EvaluateSection(Section):
     calibration_bins: int = 10
     """Equal-mass bins of the expected calibration error."""
     max_tax: float | None = None
-    """Fail (exit code 3) when a stage's few-shot mean falls further below the base's; a fraction."""
+    """Fail (exit code 3) where a few-shot mean falls further below the base's; a fraction."""
     best_of: BestOfSection | None = None
     """Compare PPO with best-of-n sampling at equal KL; null does not."""
 

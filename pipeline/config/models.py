@@ -46,7 +46,7 @@ def read_models(words: Sequence[str]) -> tuple[list[Given], list[str]]:
     overrides: list[str] = []
     for word in words:
         name, equals, place = word.partition("=")
-        if equals and (name in TOP or stage_of(name.split(".")[0]) in SECTIONS and "." in name):
+        if equals and (name in TOP or (stage_of(name.split(".")[0]) in SECTIONS and "." in name)):
             overrides.append(word)
             continue
         if not equals or not place or not NAME.fullmatch(name):
@@ -55,7 +55,9 @@ def read_models(words: Sequence[str]) -> tuple[list[Given], list[str]]:
                 "Write e.g. base=runs/x/pretrain tuned=org/model; CONFIG stands before --models."
             )
         if name in {model.name for model in models}:
-            raise ConfigError(f"--models must have different names, got {name!r} twice. Rename one.")
+            raise ConfigError(
+                f"--models must have different names, got {name!r} twice. Rename one."
+            )
         models.append(Given(name, find_model(place)))
     if len(models) < 2:
         raise ConfigError(

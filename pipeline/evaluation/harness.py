@@ -12,8 +12,8 @@ A document's confidence is the chosen answer's share of the probability that the
 answers together, softmax over their log-likelihoods, as in lm_eval's ``brier_score``. For the rule
 by token it is the softmax over the averages, which is no probability of anything.
 
-Of the headline also: ``overconfidence``, mean confidence less accuracy; ``ece_chance``, the ECE of a
-calibrated model with as many answers; ``temperature``, what the log-likelihoods would have to be
+Of the headline also: ``overconfidence``, mean confidence less accuracy; ``ece_chance``, the ECE of
+a calibrated model with as many answers; ``temperature``, what the log-likelihoods would have to be
 divided by; ``ece_mended``, the ECE then.
 
 Other tasks have lm_eval's own metrics, and ``acc`` where one of them is an accuracy or a match.
@@ -217,9 +217,7 @@ def _mend(
 ) -> Figures:
     """Return how far the confidence is off, what of it is chance, and what would mend it."""
     confidence = [float(max(share)) for share in shares]
-    mended = mend(
-        [row["logliks"] for row in rows], [row["gold"] for row in rows], correct, bins
-    )
+    mended = mend([row["logliks"] for row in rows], [row["gold"] for row in rows], correct, bins)
     return {
         "overconfidence": float(np.mean(confidence) - np.mean(correct)),
         "ece_chance": chance_error(confidence, bins),

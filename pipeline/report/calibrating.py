@@ -88,9 +88,7 @@ def _less(later: float | None, earlier: float | None) -> float | None:
     return None if later is None or earlier is None else later - earlier
 
 
-def _temperature(
-    run: RunRecord, cells: Sequence[Cell], answers: Sequence[Answer]
-) -> float | None:
+def _temperature(run: RunRecord, cells: Sequence[Cell], answers: Sequence[Answer]) -> float | None:
     """Return the temperature as it was written; for several tasks, the one that fits them all."""
     if len(cells) == 1:
         return run.scores[cells[0]].get("temperature")

@@ -7,7 +7,6 @@ page's own colours, a few kilobytes each, at no cost worth measuring.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from markupsafe import Markup
 
@@ -83,9 +82,9 @@ def _frame() -> Markup:
         for tick in TICKS
     ]
     lines.append(
-        Markup('<path d="M{} {}L{} {}" style="stroke: var(--muted); stroke-width: 1"></path>').format(
-            _across(0), _up(0), _across(1), _up(1)
-        )
+        Markup(
+            '<path d="M{} {}L{} {}" style="stroke: var(--muted); stroke-width: 1"></path>'
+        ).format(_across(0), _up(0), _across(1), _up(1))
     )
     for tick in TICKS:
         label = f"{100 * tick:.0f}"
@@ -103,7 +102,8 @@ def _frame() -> Markup:
 
 def _word(across: float, down: float, text: str, anchor: str) -> Markup:
     return Markup(
-        '<text x="{}" y="{}" text-anchor="{}" style="fill: var(--muted); font-size: 9.5px">{}</text>'
+        '<text x="{}" y="{}" text-anchor="{}" style="fill: var(--muted); font-size: 9.5px">'
+        "{}</text>"
     ).format(round(across, 1), round(down, 1), anchor, text)
 
 

@@ -41,16 +41,12 @@ class GateRow:
     passed: bool
 
 
-def judge_tax(
-    run: RunRecord, tax: Mapping[Cell, TaxCell], max_tax: float | None
-) -> list[GateRow]:
+def judge_tax(run: RunRecord, tax: Mapping[Cell, TaxCell], max_tax: float | None) -> list[GateRow]:
     """Return a row a stage that is compared with the base; none where no tax is set."""
     if max_tax is None:
         return []
     means = [(stage, tax.get(Cell(stage, MEAN, None))) for stage in run.evaluated]
-    return [
-        _judge(stage, mean.change, max_tax) for stage, mean in means if mean and mean.change
-    ]
+    return [_judge(stage, mean.change, max_tax) for stage, mean in means if mean and mean.change]
 
 
 def _judge(stage: str, change: Change, max_tax: float) -> GateRow:

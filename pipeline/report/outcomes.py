@@ -15,8 +15,8 @@ import numpy as np
 
 from pipeline.bootstrap import Interval, bootstrap_mean
 from pipeline.config.run import RunConfig
-from pipeline.report.gather import Cell, RunRecord, number
 from pipeline.report.calibrating import describe
+from pipeline.report.gather import Cell, RunRecord, number
 from pipeline.report.statistics import Change, adjust, bootstrap_interval, compare, pair
 from pipeline.report.tax import MEAN, NO_PTX, PTX, Recovery, TaxCell, ptx_start
 
@@ -33,8 +33,8 @@ class Following:
         against_base: change of that rate against the base.
         against_sft: change of that rate against SFT (the rival); None where that is the base.
         score: mean score from the reward model, where that is the judge.
-        wins: share of prompts on which the judge prefers this stage to its rival, ties half, with its
-            interval and n; the change is against 1/2.
+        wins: share of prompts on which the judge prefers this stage to its rival, ties half, with
+            its interval and n; the change is against 1/2.
     """
 
     stage: str
@@ -99,7 +99,7 @@ def _against(
 
 
 def _wins(run: RunRecord, stage: str, seed: int) -> Change | None:
-    """Compare a stage's utility with its rival's, prompt by prompt: +1/2 a win, 0 a tie, -1/2 a loss."""
+    """Compare utility with the rival's, prompt by prompt: +1/2 a win, 0 a tie, -1/2 a loss."""
     if stage == run.rival:
         return None
     for key in ("utility", "score"):

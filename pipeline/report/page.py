@@ -164,9 +164,7 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         packages=_packages(run),
     )
     _write(folder / "report.html", html)
-    _write(
-        folder / "report.json", json.dumps(ledger.numbers, indent=1, ensure_ascii=False) + "\n"
-    )
+    _write(folder / "report.json", json.dumps(ledger.numbers, indent=1, ensure_ascii=False) + "\n")
     _write(folder / "tax.csv", _csv(TAX_COLUMNS, map(_flat, tax.values())))
     _write(folder / "calibration.csv", _csv(CALIBRATION_COLUMNS, map(flatten, calibration)))
     return headline
