@@ -17,7 +17,7 @@ LEFT, TOP, SIDE = 34, 8, 180
 """Where the square of the diagram begins, and how long its sides are."""
 BARS, HEIGHT = TOP + SIDE + 14, 34
 """Where the histogram begins, and how high it is."""
-WIDTH, BOTTOM = LEFT + SIDE + 8, BARS + HEIGHT + 32
+WIDTH, BOTTOM = LEFT + SIDE + 14, BARS + HEIGHT + 32
 TICKS = (0.0, 0.5, 1.0)
 Points = Sequence[Mapping[str, float]]
 """Of a reliability diagram: ``confidence``, ``accuracy``, ``n``."""
