@@ -1,8 +1,9 @@
 """Say what went wrong in words a user can act on.
 
 Every mistake of the user's (configuration, data, a folder in the wrong state) derives from
-``SteerlineError``: the command line prints its one line on stderr and exits with 2. Anything else
-is a fault of ours and keeps its traceback.
+``SteerlineError``: the command line prints its one line on stderr and exits with 2 (3 for a
+``RegressionError``, which is no mistake of the input's). Anything else is a fault of ours and keeps
+its traceback.
 
 The form of a message is ``<where> must <rule>, got <value!r>. <What to do>.``
 """
@@ -49,6 +50,10 @@ class RewardError(SteerlineError):
 
 class DivergedError(SteerlineError):
     """Report a training whose numbers are no longer finite."""
+
+
+class RegressionError(SteerlineError):
+    """Report a model that lost more than the run allows; its figures stay. Exit code 3."""
 
 
 class StoreError(SteerlineError):

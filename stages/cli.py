@@ -18,12 +18,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from pipeline.config.models import models_config, read_models
 from pipeline.config.run import SECTIONS, RunConfig, load_config, references, stage_of
 from pipeline.config.schema import Section
 from pipeline.errors import ConfigError, nearest
 from pipeline.runs import Manifest
 from stages.entry import (
     CONFIG_HELP,
+    FORCE_HELP,
     OVERRIDE_HELP,
     Parser,
     StageFunction,
@@ -34,6 +36,10 @@ from stages.entry import (
 from stages.fields import describe_top, wrap
 
 MAKE_A_MODEL = ("pretrain", "sft", "ppo")
+MODELS_HELP = (
+    "compare these models, the first being the base: stages' folders, .gguf files, hub names; "
+    "configuration may follow, and CONFIG may be left out"
+)
 STAGES = {
     "pretrain": "train the base from scratch, continue it, or load it",
     "sft": "tune it on demonstrations",
@@ -84,8 +90,9 @@ def _top_help() -> str:
         wrap("'steerline COMMAND --help' tells what a command takes; for a stage, every key of its "
              "section with type, default, meaning and source.", 0),
         "",
-        wrap("Exit codes: 0 done; 2 the input is wrong (one line on stderr); 1 a fault of "
-             "Steerline's (a traceback); 130 interrupted.", 0),
+        wrap("Exit codes: 0 done; 2 the input is wrong (one line on stderr); 3 a model lost more "
+             "than evaluate.max_tax (one line too); 1 a fault of Steerline's (a traceback); 130 "
+             "interrupted.", 0),
         "",
         describe_top(),
     ]  # fmt: skip
@@ -93,11 +100,35 @@ def _top_help() -> str:
 
 
 def _stage_command(name: str, argv: list[str]) -> None:
-    given = stage_parser(name, f"steerline {name}").parse_intermixed_args(argv)
+    parser = stage_parser(name, f"steerline {name}")
+    if stage_of(name) == "report":
+        parser.add_argument("--models", nargs="+", metavar="NAME=PLACE", help=MODELS_HELP)
+        if "--models" in argv:
+            _report_models(argv)
+            return
+    given = parser.parse_intermixed_args(argv)
     config = load_config(given.config, given.overrides)
     # Before the stage's imports, which take seconds: a variant may be misspelt.
     config.section(name, Section)
     _stage_function(name)(config, name, force=given.force)
+
+
+def _report_models(argv: list[str]) -> None:
+    parser = Parser("steerline report", "Compare any models; CONFIG may be left out.")
+    parser.add_argument("given", metavar="CONFIG key=value", nargs="*", default=[])
+    parser.add_argument("--models", nargs="+", metavar="NAME=PLACE", help=MODELS_HELP)
+    parser.add_argument("--force", action="store_true", help=FORCE_HELP)
+    given = parser.parse_intermixed_args(argv)
+    models, overrides = read_models(given.models)
+    path = next(
+        (Path(word) for word in given.given if "=" not in word or Path(word).is_file()), None
+    )
+    before = [word for word in given.given if path is None or Path(word) != path]
+    config = models_config(path, models, [*before, *overrides])
+    comparison = importlib.import_module("stages.comparison")
+    comparison.measure(config, models, force=given.force)
+    _stage_function("report")(config, "report", force=given.force)
+    comparison.hold_to_tax(config)
 
 
 def _stage_function(name: str) -> StageFunction:

@@ -20,7 +20,7 @@ from typing import NoReturn, Protocol
 
 from pipeline.config.run import RunConfig, load_config, stage_of
 from pipeline.config.schema import Section
-from pipeline.errors import ConfigError, SteerlineError
+from pipeline.errors import ConfigError, RegressionError, SteerlineError
 from pipeline.runs import Alone, Crew
 from stages.fields import WIDTH, describe_stage
 
@@ -143,9 +143,10 @@ def join_crew() -> Crew:
 def run_command(work: Callable[[], None]) -> int:
     """Do a command's work in a prepared process and return its exit code.
 
-    0 is done; 2 is a mistake of the user's, said in one line on stderr; 130 is an interruption. Any
-    other exception is a fault of ours and passes, for Python to print its traceback and exit with
-    1. Of several processes only the first speaks: all meet the same error.
+    0 is done; 2 is a mistake of the user's, said in one line on stderr; 3 a model that lost more
+    than ``evaluate.max_tax``, said so too; 130 is an interruption. Any other exception is a fault
+    of ours and passes, for Python to print its traceback and exit with 1. Of several processes only
+    the first speaks: all meet the same error.
     """
     prepare_process()
     try:
@@ -153,7 +154,7 @@ def run_command(work: Callable[[], None]) -> int:
         _leave_crew()
     except SteerlineError as error:
         _say(" ".join(str(error).splitlines()))
-        return 2
+        return 3 if isinstance(error, RegressionError) else 2
     except KeyboardInterrupt:
         _say("interrupted. Run the same command again to go on.")
         return 130

@@ -17,10 +17,10 @@ from pipeline.data import hash_sources, read_prompts
 from pipeline.distributed import Workers
 from pipeline.errors import ConfigError, RunError
 from pipeline.evaluation.best_of import BEST_OF, BestOfEvaluator, Subject
-from pipeline.evaluation.catalogue import hash_tasks
 from pipeline.evaluation.equal_kl import flatten_figures
 from pipeline.evaluation.evaluator import Evaluator, needs_reward
 from pipeline.evaluation.folder import PartName
+from pipeline.evaluation.inputs import hash_inputs
 from pipeline.evaluation.people import (
     PEOPLE,
     figures_against,
@@ -30,6 +30,7 @@ from pipeline.evaluation.people import (
 )
 from pipeline.evaluation.toxicity import hash_toxicity
 from pipeline.labeling import open_store
+from pipeline.report.gate import check_tax
 from pipeline.runs import Manifest, hash_parent, model_of, open_stage
 from pipeline.store.judged import Judged
 from stages.entry import run_stage_module
@@ -40,14 +41,28 @@ RIVAL = "sft"
 
 
 def run(config: RunConfig, name: str, *, force: bool = False) -> None:
-    """Measure the complete stages' models; those measured before are left as they are."""
+    """Measure the complete stages' models, and hold them to ``max_tax``.
+
+    Models measured before are left as they are, and are held to it all the same.
+
+    Raises:
+        RegressionError: if one lost more; what was measured stays, and the stage is complete.
+    """
+    section = config.section(name, EvaluateSection)
+    workers = Workers(section.precision)
+    _measure(config, name, workers, force=force)
+    max_tax = section.max_tax
+    if max_tax is not None:
+        workers.on_main(lambda: check_tax(config, max_tax))
+
+
+def _measure(config: RunConfig, name: str, workers: Workers, *, force: bool) -> None:
     section = config.section(name, EvaluateSection)
     asked = (section.tasks, section.perplexity, section.prompts, section.toxicity, section.best_of)
     if not any(asked):
         raise ConfigError(
             f"{name} must have tasks, perplexity or prompts, got none. Add what to measure."
         )
-    workers = Workers(section.precision)
     models = workers.on_main(lambda: _complete(config, *MAKE_A_MODEL))
     if not models:
         raise RunError(
@@ -62,7 +77,7 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
         config,
         name,
         parents=[*models, *([reward] if reward else [])],
-        sources=_hash_inputs(config, section),
+        sources=hash_inputs(section, config.seed),
         additions=workers.on_main(lambda: _hash_additions(config, name, section, comparisons)),
         crew=workers,
         force=force,
@@ -195,12 +210,6 @@ def _model_hash(config: RunConfig, name: str) -> str:
     manifest = Manifest.read(config.run_dir / name)
     assert manifest is not None, f"{name} was complete when the stage opened"
     return manifest.model_hash
-
-
-def _hash_inputs(config: RunConfig, section: EvaluateSection) -> dict[str, str]:
-    """Hash the data and the files of tasks."""
-    data = hash_sources([*section.perplexity, *section.prompts], config.seed)
-    return data | hash_tasks(section.tasks, section.data, config.seed)
 
 
 def _flatten(summary: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ PACKAGES = [name for name in ("pipeline", "stages", "labeling_ui") if (ROOT / na
 LAYERS = (
     {"errors", "artifacts", "config", "records", "runs", "store", "doctor", "provenance"},
     {"masked", "advantages", "losses", "ranking_loss", "ranking_accuracy"}
-    | {"agreement", "calibration", "baselines", "best_of", "bootstrap", "statistics"}
+    | {"agreement", "calibration", "tempering", "baselines", "best_of", "bootstrap", "statistics"}
     | {"cpu", "distributed", "kl_control", "score_scaling", "selection"}
     | {"flag_agreement", "labeling_quality"},
     {"tokenizer", "formatting", "models", "data", "ranking_data", "world", "cursors", "cards"}

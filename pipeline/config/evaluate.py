@@ -19,8 +19,8 @@ class EvaluateSection(Section):
     """Configure ``evaluate``: the same examples in the same order for every stage."""
 
     ADDITIONS: ClassVar[tuple[str, ...]] = ("best_of", "toxicity")
-    # What a folder holds is hashed; where it lies changes nothing.
-    ASIDE: ClassVar[tuple[str, ...]] = ("data",)
+    # What a folder holds is hashed, where it lies changes nothing; nor does what fails the run.
+    ASIDE: ClassVar[tuple[str, ...]] = ("data", "max_tax")
 
     tasks: list[str] = field(default_factory=list)
     """``tiny``, ``offline``, ``llama``, ``instructgpt``, ``bias``; paths; or lm_eval names."""
@@ -46,6 +46,8 @@ class EvaluateSection(Section):
     """Equal-mass bins of the expected calibration error."""
     toxicity: ToxicitySection | None = None
     """Score completions by a function of one's own; null does not."""
+    max_tax: float | None = None
+    """Fail (exit code 3) where a few-shot mean falls further below the base's; a fraction."""
     best_of: BestOfSection | None = None
     """Compare PPO with best-of-n sampling at equal KL; null does not."""
 
@@ -60,6 +62,10 @@ class EvaluateSection(Section):
             yield Problem("limit", "be 1 or more, or null", "Leave it out for all documents.")
         if self.calibration_bins < 2:
             yield Problem("calibration_bins", "be 2 or more", "Use 10.")
+        if self.max_tax is not None and not 0 <= self.max_tax <= 1:
+            yield Problem("max_tax", "lie in [0, 1], or be null", "Use 0.02 for 2 points.")
+        if self.max_tax is not None and not self.tasks:
+            yield Problem("max_tax", "stand beside tasks", "Name evaluate.tasks, or leave it out.")
         if self.best_of and not (self.best_of.prompts or self.prompts):
             yield Problem(
                 "best_of.prompts",

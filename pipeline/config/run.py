@@ -162,11 +162,20 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: one line for whatever is wrong, with the path, the value and the nearest name.
     """
+    return configure(read_yaml(Path(path)), overrides)
+
+
+def configure(tree: Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
+    """Build the configuration from a parsed tree and ``key=value`` overrides.
+
+    Raises:
+        ConfigError: as ``load_config``.
+    """
     # Plain copies: an override must not reach through a YAML alias into another section.
-    tree = to_plain(read_yaml(Path(path)))
+    plain: dict[str, Any] = to_plain(tree)
     for override in overrides:
-        _override(tree, override)
-    return resolve(tree)
+        _override(plain, override)
+    return resolve(plain)
 
 
 def resolve(tree: Mapping[str, Any]) -> RunConfig:

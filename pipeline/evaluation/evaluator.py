@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.artifacts import hash_text
+from pipeline.calibration import BinnedConfidence
 from pipeline.config.evaluate import EvaluateSection
 from pipeline.config.source import Source
 from pipeline.data import read_documents, read_prompts
@@ -39,25 +40,29 @@ from pipeline.evaluation.following import (
     summarize_answers,
 )
 from pipeline.evaluation.harness import run_tasks
-from pipeline.evaluation.perplexity import DocumentLoss, measure_documents, summarize_losses
+from pipeline.evaluation.perplexity import (
+    DocumentLoss,
+    measure_documents,
+    summarize_confidence,
+    summarize_losses,
+)
 from pipeline.evaluation.tasks import shots_of
 from pipeline.evaluation.toxicity import ToxicityMeasure
 from pipeline.formatting import Formatter
 from pipeline.judges import RewardJudge
-from pipeline.models import load_policy
+from pipeline.models import load_base
 from pipeline.records import Prompt
 from pipeline.runs import PREVIOUS
 from pipeline.sampling import sample_completions
-from pipeline.tokenizer import load_tokenizer
 from pipeline.world import World
 
 
 class ModelUnderTest(NamedTuple):
-    """A stage's model, loaded, its formatter and the hash of its files."""
+    """A model, loaded, its tokenizer and the hash of its files."""
 
     stage: str
     model: PreTrainedModel
-    formatter: Formatter
+    tokenizer: PreTrainedTokenizerBase
     hash: str
 
 
@@ -111,12 +116,12 @@ class Evaluator:
             else ToxicityMeasure(section.toxicity, seed, workers, section.batch_size)
         )
 
-    def evaluate(self, stage: str, path: Path, model_hash: str) -> None:
+    def evaluate(self, stage: str, path: Path | str, model_hash: str) -> None:
         """Measure what is not yet measured of a stage's model.
 
         Args:
             stage: its name.
-            path: its ``model/``.
+            path: its ``model/``; or whatever base ``load_base`` loads.
             model_hash: changes when the model does.
         """
         keys = self._keys(model_hash)
@@ -130,9 +135,9 @@ class Evaluator:
             return
         if missing == ["following"] and self._judge_again(stage, keys["following"]):
             return
-        tokenizer = load_tokenizer(path)
-        model = self.workers.freeze(load_policy(path, DTYPES[self.section.precision]))
-        tested = ModelUnderTest(stage, model, Formatter(tokenizer), model_hash)
+        base = load_base(str(path), DTYPES[self.section.precision])
+        model = self.workers.freeze(base.model)
+        tested = ModelUnderTest(stage, model, base.tokenizer, model_hash)
         measure = {
             "fewshot": self._measure_tasks,
             "perplexity": self._measure_texts,
@@ -149,7 +154,7 @@ class Evaluator:
         if self.tasks:
             keys["fewshot"] = write_key(self._cells(model_hash))
         if self.texts:
-            keys["perplexity"] = hash_text(model_hash)
+            keys["perplexity"] = hash_text(f"{model_hash} with confidences")
         if self.prompts:
             keys["following"] = f"{hash_text(model_hash)} {self.reward_hash}"
         if self.toxicity:
@@ -184,7 +189,7 @@ class Evaluator:
         for name, shots in lacking(cells, known).items():
             outcome = run_tasks(
                 tested.model,
-                tested.formatter.tokenizer,
+                tested.tokenizer,
                 {name: self.tasks[name]},
                 shots={name: shots},
                 limit=self.section.limit,
@@ -207,35 +212,42 @@ class Evaluator:
     def _measure_texts(self, tested: ModelUnderTest) -> Part:
         own = self._own(list(enumerate(self.texts)))
         with self.workers.autocast():
-            losses = measure_documents(
+            found = measure_documents(
                 tested.model,
-                tested.formatter,
+                tested.tokenizer,
                 [text for _, text in own],
                 self.section.batch_size,
                 label=f"{tested.stage}: perplexity",
             )
-        measured = [(i, loss) for (i, _), loss in zip(own, losses, strict=True)]
+        measured = [(i, loss) for (i, _), loss in zip(own, found.documents, strict=True)]
         ordered: list[tuple[int, DocumentLoss]] = sorted(
             self.workers.gather_objects(measured), key=lambda item: item[0]
         )
         rows = [
             {"stage": tested.stage, "text": i, **dataclasses.asdict(loss)} for i, loss in ordered
         ]
-        return Part(summarize_losses([loss for _, loss in ordered]), rows)
+        confidences = BinnedConfidence()
+        for each in self.workers.gather_objects([found.confidences]):
+            confidences.merge(each)
+        losses = [loss for _, loss in ordered]
+        bins = self.section.calibration_bins
+        figures = summarize_losses(losses) | summarize_confidence(losses, confidences, bins)
+        return Part(figures, rows)
 
     def _measure_following(self, tested: ModelUnderTest) -> Part:
+        formatter = Formatter(tested.tokenizer)
         own = self._own(list(enumerate(self.prompts)))
         prompts = [prompt for _, prompt in own]
         with self.workers.autocast():
             samples = sample_completions(
                 tested.model,
-                tested.formatter,
+                formatter,
                 prompts,
                 self.section.decoding,
                 seed=self.seed,
                 batch_size=self.section.batch_size,
             )
-        answers = record_answers(prompts, samples, tested.formatter)
+        answers = record_answers(prompts, samples, formatter)
         gathered: list[tuple[int, dict[str, Any]]] = self.workers.gather_objects(
             [
                 (i, {**answer, "model": tested.hash})
@@ -247,7 +259,7 @@ class Evaluator:
 
     def _measure_toxicity(self, tested: ModelUnderTest) -> Part:
         assert self.toxicity is not None, "measured only where it is asked for"
-        measured = self.toxicity.measure(tested.model, tested.formatter)
+        measured = self.toxicity.measure(tested.model, Formatter(tested.tokenizer))
         return Part(measured.figures, [{"stage": tested.stage, **row} for row in measured.rows])
 
     def _judge(self, stage: str, answers: Sequence[dict[str, Any]]) -> Part:

@@ -17,6 +17,10 @@ A task's ``metadata.headline`` names another rule for ``acc``: ``acc_norm``, ``a
 ``brier``, ``correct`` and ``confidence`` are that rule's, the softmax is over its scores, and
 ``acc_sum`` is the largest log p(answer | context).
 
+Of the headline also: ``overconfidence``, mean confidence less accuracy; ``ece_chance``, the ECE of
+a calibrated model with as many answers; ``temperature``, what the log-likelihoods would have to be
+divided by; ``ece_mended``, the ECE then.
+
 Other tasks, and those whose results lm_eval processes by a function of theirs, have lm_eval's own
 metrics with ``METRIC_stderr`` over documents, and ``acc`` where the headline or one of them is an
 accuracy or a match. Pairs of sentences have the figures of ``evaluation.bias``.
@@ -34,13 +38,19 @@ from scipy.special import softmax
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pipeline.calibration import brier_score, expected_calibration_error, standard_error
+from pipeline.calibration import (
+    brier_score,
+    chance_error,
+    expected_calibration_error,
+    standard_error,
+)
 from pipeline.distributed import Workers
 from pipeline.errors import ConfigError
 from pipeline.evaluation.bias import read_pair, summarize_groups, summarize_pairs
 from pipeline.evaluation.catalogue import quiet
 from pipeline.evaluation.likelihood import SharedPrefixLM
 from pipeline.evaluation.tasks import settings_of, shots_of
+from pipeline.tempering import mend
 
 ACCURACIES = ("acc", "exact_match", "em")
 
@@ -230,6 +240,7 @@ def summarize_choices(rows: Sequence[Document], bins: int) -> Figures:
         "n": len(rows),
         **_calibrate(shares, correct, rows, bins, ""),
         **({"acc_sum": float(np.mean(sums))} if sums else {}),
+        **_mend(shares, correct, rows, bins),
         "acc_norm": float(np.mean([row["correct_norm"] for row in rows])),
         "acc_token": float(np.mean([row["correct_token"] for row in rows])),
         **_calibrate(by_token, [row["correct_token"] for row in rows], rows, bins, "_token"),
@@ -250,6 +261,25 @@ def _calibrate(
         f"brier{suffix}": brier_score(
             [shares[i] for i in judged], [rows[i]["gold"] for i in judged]
         ),
+    }
+
+
+def _mend(
+    shares: Sequence[Any], correct: Sequence[int], rows: Sequence[Document], bins: int
+) -> Figures:
+    """Return how far the confidence is off, what of it is chance, and what would mend it."""
+    confidence = [float(max(share)) for share in shares]
+    mended = mend(
+        [row.get("scores", row["logliks"]) for row in rows],
+        [row["gold"] for row in rows],
+        correct,
+        bins,
+    )
+    return {
+        "overconfidence": float(np.mean(confidence) - np.mean(correct)),
+        "ece_chance": chance_error(confidence, bins),
+        "temperature": mended.temperature,
+        "ece_mended": mended.error,
     }
 
 

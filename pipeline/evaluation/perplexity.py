@@ -7,6 +7,9 @@ Perplexity depends on the tokenizer, bits per byte does not, so that models of d
 compare by the latter. A document is encoded as in pretraining: a begin token where the tokenizer
 has one, the text, an end token, which is predicted too.
 
+How sure the model is of each next token, and how often that token comes, is counted in the same
+pass: the calibration of its language, where that of few-shot answers is the calibration of choices.
+
 Departures from a sliding-window evaluation:
 1. A document longer than the context is cut into windows that share one token, so that every token
    but the document's first is predicted exactly once, and the first of a window with little before
@@ -18,17 +21,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
+from transformers import PreTrainedTokenizerBase
 
+from pipeline.calibration import BinnedConfidence, error_of
 from pipeline.errors import DataError
-from pipeline.formatting import Formatter
+from pipeline.formatting import encode_document
 
 # Logits of one forward pass are bounded to about this many numbers: 1 GB in float32.
 LOGITS_A_PASS = 2**28
+WINDOW = 2048
+"""Tokens of a window where the model sets no limit."""
 
 
 @dataclass(frozen=True)
@@ -39,54 +46,91 @@ class DocumentLoss:
         nll: sum of -log p(token), nats.
         tokens: how many tokens were predicted.
         bytes: length of the text in UTF-8.
+        confidence: sum over them of the likeliest token's probability.
+        correct: how often the likeliest token is the one that comes.
     """
 
     nll: float
     tokens: int
     bytes: int
+    confidence: float
+    correct: int
 
     def to_row(self) -> dict[str, float | int]:
         """Return the figures by name."""
         return asdict(self)
 
 
+class MeasuredTexts(NamedTuple):
+    """What the documents cost, one by one, and how sure the model is of their tokens."""
+
+    documents: list[DocumentLoss]
+    confidences: BinnedConfidence
+
+
+class _Predicted(NamedTuple):
+    """What a batch of windows says of every token but the first, all [windows, time].
+
+    Attributes:
+        nll: -log p of the token that comes, nats.
+        confidence: probability of the likeliest token.
+        correct: it is the one that comes.
+        real: False at padding.
+    """
+
+    nll: Tensor
+    confidence: Tensor
+    correct: Tensor
+    real: Tensor
+
+
 def measure_documents(
     model: Any,
-    formatter: Formatter,
+    tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
     batch_size: int,
     label: str = "perplexity",
-) -> list[DocumentLoss]:
-    """Measure the loss of each document.
+) -> MeasuredTexts:
+    """Measure the loss of each document, and how sure the model is of each token.
 
     Args:
-        model: a causal language model; its ``max_position_embeddings`` is the longest window.
-        formatter: of the model's tokenizer.
+        model: a causal language model; its ``max_position_embeddings``, where it has one, is the
+            longest window.
+        tokenizer: the model's.
         texts: held-out documents.
         batch_size: windows a forward pass; changes nothing but speed.
         label: what the progress bar says.
     """
-    context = int(model.config.max_position_embeddings)
-    encoded = [formatter.document_ids(text) for text in texts]
+    context = int(getattr(model.config, "max_position_embeddings", None) or WINDOW)
+    encoded = [encode_document(tokenizer, text) for text in texts]
     windows = [
         (document, window)
         for document, ids in enumerate(encoded)
         for window in cut_windows(ids, context)
     ]
-    losses = [0.0] * len(texts)
-    counts = [0] * len(texts)
+    sums = torch.zeros(len(texts), 2, dtype=torch.float64)
+    counts = torch.zeros(len(texts), 2, dtype=torch.long)
+    confidences = BinnedConfidence()
     # Windows of like length go together; the longest first, so that memory fails at once or never.
     windows.sort(key=lambda item: -len(item[1]))
     batches = list(_batches(windows, batch_size, int(model.config.vocab_size)))
     for batch in tqdm(batches, desc=label, unit="batch", leave=False, disable=None):
-        sums = sum_losses(model, [window for _, window in batch], formatter.pad_id)
-        for (document, window), loss in zip(batch, sums.tolist(), strict=True):
-            losses[document] += loss
-            counts[document] += len(window) - 1
-    return [
-        DocumentLoss(loss, count, len(text.encode()))
-        for loss, count, text in zip(losses, counts, texts, strict=True)
+        found = _read_window_batch(model, [window for _, window in batch])
+        own = torch.tensor([document for document, _ in batch])
+        for place, values in enumerate((found.nll, found.confidence)):
+            sums[:, place].index_add_(0, own, values.masked_fill(~found.real, 0.0).sum(1).cpu())
+        for place, flags in enumerate((found.real, found.correct & found.real)):
+            counts[:, place].index_add_(0, own, flags.sum(1).cpu())
+        confidences.add(
+            found.confidence[found.real].cpu().numpy(), found.correct[found.real].cpu().numpy()
+        )
+    documents = [
+        DocumentLoss(nll, tokens, len(text.encode()), confidence, correct)
+        for (nll, confidence), (tokens, correct), text in zip(
+            sums.tolist(), counts.tolist(), texts, strict=True
+        )
     ]
+    return MeasuredTexts(documents, confidences)
 
 
 def cut_windows(ids: Sequence[int], context: int) -> list[list[int]]:
@@ -107,26 +151,25 @@ def _batches(
 
 
 @torch.no_grad()
-def sum_losses(model: Any, windows: Sequence[Sequence[int]], pad_id: int) -> Tensor:
-    """Sum -log p over each window's tokens but the first.
+def _read_window_batch(model: Any, windows: Sequence[Sequence[int]]) -> _Predicted:
+    """Predict each window's tokens but the first.
 
     Args:
         model: a causal language model.
         windows: token ids.
-        pad_id: fills shorter rows; it is masked.
-    Returns:
-        Sums in double precision, [windows].
     """
     rows = [torch.tensor(window, dtype=torch.long) for window in windows]
-    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad_id)
+    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
     real = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     ids, real = ids.to(model.device), real.to(model.device)
     logits = model(input_ids=ids, attention_mask=real, use_cache=False).logits[:, :-1]
     targets = ids[:, 1:]
     chosen = logits.gather(-1, targets[..., None]).squeeze(-1).double()
-    losses = logits.logsumexp(dim=-1).double() - chosen
-    total: Tensor = losses.masked_fill(real[:, 1:] == 0, 0.0).sum(dim=1)
-    return total
+    best, place = logits.max(dim=-1)
+    total = logits.logsumexp(dim=-1).double()
+    # A probability of 1 can come out a rounding above it.
+    confidence = (best.double() - total).exp().clamp(max=1.0)
+    return _Predicted(total - chosen, confidence, place == targets, real[:, 1:].bool())
 
 
 def summarize_losses(documents: Sequence[DocumentLoss]) -> dict[str, float]:
@@ -141,3 +184,25 @@ def summarize_losses(documents: Sequence[DocumentLoss]) -> dict[str, float]:
     if not tokens or not size:
         raise DataError("evaluate.perplexity must hold text to predict, got none. Add documents.")
     return {"perplexity": math.exp(nll / tokens), "bits_per_byte": nll / (math.log(2) * size)}
+
+
+def summarize_confidence(
+    documents: Sequence[DocumentLoss], confidences: BinnedConfidence, bins: int
+) -> dict[str, Any]:
+    """Return the next token's calibration over all documents together.
+
+    Returns:
+        ``token_accuracy``: how often the likeliest token comes; ``token_overconfidence``: how much
+        surer the model is than that; ``token_ece``: expected calibration error;
+        ``token_reliability``: the reliability diagram's points, ``{confidence, accuracy, n}`` each.
+    """
+    tokens = sum(document.tokens for document in documents)
+    accuracy = sum(document.correct for document in documents) / tokens
+    confidence = sum(document.confidence for document in documents) / tokens
+    points = confidences.reliability(bins)
+    return {
+        "token_accuracy": accuracy,
+        "token_overconfidence": confidence - accuracy,
+        "token_ece": error_of(points),
+        "token_reliability": [point._asdict() for point in points],
+    }

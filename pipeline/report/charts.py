@@ -123,12 +123,15 @@ class Chart(NamedTuple):
     svg: Markup
 
 
-def draw_curves(name: str, title: str, series: Sequence[Series], source: str) -> Chart:
+def draw_curves(
+    name: str, title: str, series: Sequence[Series], source: str, *, along: str = "step"
+) -> Chart:
     """Draw one metric over the steps, a line a stage, exactly as logged (nothing is smoothed).
 
-    A dot marks a stage's best step, where it has one.
+    A dot marks a stage's best step, where it has one. ``along`` says what is counted instead of
+    steps.
     """
-    description = "; ".join(_describe_line(line) for line in series)
+    description = "; ".join(_describe_line(line, along) for line in series)
     with style.context(["default", _STYLE]):
         figure = Figure(figsize=(4.2, 2.2), layout="constrained")
         axes: Axes = figure.add_subplot()
@@ -146,7 +149,7 @@ def draw_curves(name: str, title: str, series: Sequence[Series], source: str) ->
                 axes.plot([line.best], [value], "o", color=_colour(line.colour), markersize=6)
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.set_xlabel("step")
+        axes.set_xlabel(along)
         return Chart(title, f"{description}.", source, _svg(figure, name, title, description))
 
 
@@ -229,10 +232,10 @@ def dash_of(colour: int) -> str:
     return "none" if isinstance(dash, str) else " ".join(str(1.5 * length) for length in dash[1])
 
 
-def _describe_line(line: Series) -> str:
+def _describe_line(line: Series, along: str) -> str:
     steps, values = line.curve
-    text = f"{line.label} goes from {digits(values[0])} at step {steps[0]}"
-    text += f" to {digits(values[-1])} at step {steps[-1]}"
+    text = f"{line.label} goes from {digits(values[0])} at {along} {steps[0]}"
+    text += f" to {digits(values[-1])} at {along} {steps[-1]}"
     if line.best not in steps:
         return text
     return f"{text}, {digits(values[steps.index(line.best)])} at the best step {line.best}"

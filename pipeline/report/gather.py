@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,11 @@ from pipeline.runs import Manifest
 
 EVALUATE = "evaluate"
 BASE = "pretrain"
+RIVAL = "sft"
+MODELS = "models.json"
+"""What an evaluation of models that no stage made writes about them; the first is the base."""
+ROW_KEYS = {"stage", "task", "shots", "doc", "correct", "confidence"}
+"""Keys of a document's row that are no measure of their own."""
 
 
 class Cell(NamedTuple):
@@ -40,10 +45,50 @@ class Curve(NamedTuple):
 
 
 class TextLoss(NamedTuple):
-    """Hold what one held-out text costs: sum of -log p(token) in nats, and its bytes."""
+    """Hold what one held-out text costs.
+
+    Attributes:
+        nll: sum of -log p(token), nats.
+        size: bytes.
+        tokens: how many were predicted; 0 where that was not written.
+        surplus: sum over them of confidence less correctness.
+    """
 
     nll: float
     size: float
+    tokens: float = 0.0
+    surplus: float = 0.0
+
+
+class Answer(NamedTuple):
+    """Hold how one multiple-choice document was answered.
+
+    Attributes:
+        correct: 1 where the likeliest choice is right.
+        confidence: its share of the choices' probability.
+        logliks: log-likelihood of each choice.
+        gold: index of the right choice, None where there is none.
+    """
+
+    correct: float
+    confidence: float
+    logliks: tuple[float, ...]
+    gold: int | None
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Hold what was measured on one task at one number of shots, by document.
+
+    Attributes:
+        correct: 0 or 1, wrong or right, or what share.
+        answers: of a multiple-choice task.
+        measures: of another task: measure to document to value.
+    """
+
+    correct: dict[str, float] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(default_factory=dict)
+    measures: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,24 +123,36 @@ class RunRecord:
         stages: what ran and what is to run, but for the report, in the order of the line.
         scores: few-shot figures a measurement (``acc``, ``stderr``, ``n``, ``ece``, ``brier``).
         summary: figures a stage (``perplexity``, ``instruction_following``, ...).
-        documents: measurement to document to 0 or 1, wrong or correct.
+        documents: what was measured on single documents, by measurement.
         texts: stage to held-out text to its loss.
         completions: stage to prompt id to the row of its completion.
         accuracy: what the reward stage wrote in ``accuracy.json``.
         best_of: what ``evaluate`` wrote in ``best_of.json``, nothing where it was not asked to.
         preferences: what it wrote in ``people.json``: how often labelers preferred which stage.
+        models: what is known of each model, where models were given and no stage made them.
     """
 
     run_dir: Path
     stages: tuple[StageRecord, ...]
     scores: Mapping[Cell, Mapping[str, float]]
     summary: Mapping[str, Mapping[str, Any]]
-    documents: Mapping[Cell, Mapping[str, float]]
+    documents: Mapping[Cell, Documents]
     texts: Mapping[str, Mapping[str, TextLoss]]
     completions: Mapping[str, Mapping[str, Mapping[str, Any]]]
     accuracy: Mapping[str, Any]
     best_of: Mapping[str, Any]
     preferences: Sequence[Mapping[str, Any]]
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def base(self) -> str:
+        """Return what the others are compared with: the base of the line, or the first model."""
+        return next(iter(self.models), BASE)
+
+    @property
+    def rival(self) -> str:
+        """Return whose answers the others' are judged against."""
+        return next(iter(self.models), RIVAL)
 
     def stage(self, name: str) -> StageRecord:
         """Return a stage's record, an empty one where there is no such stage."""
@@ -118,14 +175,25 @@ class RunRecord:
         return known + sorted(measured - set(known))
 
     @property
+    def plan(self) -> list[tuple[str, int]]:
+        """Return each few-shot task and number of shots that an accuracy was measured at."""
+        return sorted(
+            {
+                (cell.task, cell.shots)
+                for cell, figures in self.scores.items()
+                if "acc" in figures and cell.shots is not None
+            }
+        )
+
+    @property
     def tasks(self) -> list[str]:
-        """Return the few-shot tasks, by name."""
-        return sorted({cell.task for cell in self.scores})
+        """Return the few-shot tasks that have an accuracy, by name."""
+        return list(dict.fromkeys(task for task, _ in self.plan))
 
     @property
     def shots(self) -> list[int]:
         """Return the numbers of examples shown, fewest first."""
-        return sorted({cell.shots for cell in self.scores if cell.shots is not None})
+        return sorted({shots for _, shots in self.plan})
 
     def figure(self, stage: str, key: str) -> float | None:
         """Return a number of a stage's evaluation summary."""
@@ -146,24 +214,19 @@ def gather(config: RunConfig) -> RunRecord:
     """
     run_dir = config.run_dir
     folder = run_dir / EVALUATE
-    stages = tuple(
-        stage
-        for name in config.stages
-        if stage_of(name) != "report"
-        and ((stage := _stage(run_dir, name)).manifest or name in config.line)
-    )
-    documents: dict[Cell, dict[str, float]] = {}
-    for row in _rows(folder / "documents.jsonl"):
-        correct = number(row.get("correct"))
-        if correct is not None and {"stage", "task", "shots", "doc"} <= row.keys():
-            cell = Cell(str(row["stage"]), str(row["task"]), int(row["shots"]))
-            documents.setdefault(cell, {})[str(row["doc"])] = correct
+    models = _mappings(_json(folder / MODELS))
+    if models:
+        # What they were made of is not known here; only the evaluation has a manifest.
+        given = [StageRecord(name, None, {}) for name in models]
+        stages = (*given, _stage(run_dir, EVALUATE))
+    else:
+        stages = tuple(_stages(config))
     return RunRecord(
         run_dir=run_dir,
         stages=stages,
         scores=dict(_scores(_json(folder / "results.json"))),
         summary=_mappings(_json(folder / "summary.json")),
-        documents=documents,
+        documents=_documents(folder / "documents.jsonl"),
         texts={
             path.stem: dict(_text_losses(path))
             for path in sorted((folder / "texts").glob("*.jsonl"))
@@ -175,14 +238,47 @@ def gather(config: RunConfig) -> RunRecord:
         accuracy=_json(run_dir / "reward" / "accuracy.json"),
         best_of=_json(folder / "best_of.json"),
         preferences=_json(folder / "people.json").get("preferences", ()),
+        models=models,
     )
+
+
+def _stages(config: RunConfig) -> Iterator[StageRecord]:
+    for name in config.stages:
+        if stage_of(name) != "report":
+            stage = _stage(config.run_dir, name)
+            if stage.manifest or name in config.line:
+                yield stage
+
+
+def _documents(path: Path) -> dict[Cell, Documents]:
+    found: dict[Cell, Documents] = {}
+    for row in _rows(path):
+        if {"stage", "task", "shots", "doc"} <= row.keys():
+            cell = Cell(str(row["stage"]), str(row["task"]), int(row["shots"]))
+            _note_document(found.setdefault(cell, Documents()), row)
+    return found
+
+
+def _note_document(known: Documents, row: Mapping[str, Any]) -> None:
+    name, correct = str(row["doc"]), number(row.get("correct"))
+    if correct is not None:
+        known.correct[name] = correct
+    logliks, confidence = row.get("logliks"), number(row.get("confidence"))
+    if logliks is None:
+        for key, value in row.items():
+            if key not in ROW_KEYS and (figure := number(value)) is not None:
+                known.measures.setdefault(key, {})[name] = figure
+    elif correct is not None and confidence is not None:
+        known.answers[name] = Answer(correct, confidence, tuple(logliks), row.get("gold"))
 
 
 def _text_losses(path: Path) -> Iterator[tuple[str, TextLoss]]:
     for row in _rows(path):
         nll, size = number(row.get("nll")), number(row.get("bytes"))
         if nll is not None and size:
-            yield str(row.get("text")), TextLoss(nll, size)
+            sure, right = number(row.get("confidence")), number(row.get("correct"))
+            known = () if sure is None or right is None else (float(row["tokens"]), sure - right)
+            yield str(row.get("text")), TextLoss(nll, size, *known)
 
 
 def number(value: object) -> float | None:

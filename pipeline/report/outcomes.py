@@ -15,11 +15,13 @@ import numpy as np
 
 from pipeline.bootstrap import Interval, bootstrap_mean
 from pipeline.config.run import RunConfig
-from pipeline.report.gather import BASE, Cell, RunRecord, number
-from pipeline.report.statistics import Change, adjust, compare, pair
+from pipeline.report.calibrating import describe
+from pipeline.report.gather import Cell, RunRecord, number
+from pipeline.report.statistics import Change, adjust, bootstrap_interval, compare, pair
 from pipeline.report.tax import MEAN, NO_PTX, PTX, Recovery, TaxCell, ptx_start
 
 SFT = "sft"
+NEXT_TOKEN = ("token_accuracy", "token_overconfidence", "token_ece")
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,10 @@ class Following:
     Attributes:
         rate: share of prompts whose instruction was followed, with its 95 % interval.
         against_base: change of that rate against the base.
-        against_sft: change of that rate against SFT.
+        against_sft: change of that rate against SFT (the rival); None where that is the base.
         score: mean score from the reward model, where that is the judge.
-        wins: share of prompts on which the judge prefers this stage to SFT, ties half, with its
-            interval and n; the change is against 1/2.
+        wins: share of prompts on which the judge prefers this stage to its rival, ties half, with
+            its interval and n; the change is against 1/2.
     """
 
     stage: str
@@ -53,6 +55,8 @@ def following_table(run: RunRecord, seed: int) -> list[Following]:
     """Return how each stage follows the instructions of the held-out prompts."""
     rows = []
     followed = {stage: judged(run, stage, "followed") for stage in run.evaluated}
+    # A rival that is the base has its column already.
+    fixed = set(run.evaluated) if run.rival == run.base else {run.base, run.rival}
     for stage in run.evaluated:
         own = followed[stage]
         rate = run.figure(stage, "instruction_following")
@@ -67,13 +71,13 @@ def following_table(run: RunRecord, seed: int) -> list[Following]:
                 spread=bootstrap_mean(list(own.values()), seed=seed) if own else None,
                 utility=run.figure(stage, "utility"),
                 n=len(run.completions.get(stage, {})),
-                against_base=_against(own, followed.get(BASE, {}), seed, stage != BASE),
-                against_sft=_against(own, followed.get(SFT, {}), seed, stage not in (BASE, SFT)),
+                against_base=_against(own, followed.get(run.base, {}), seed, stage != run.base),
+                against_sft=_against(own, followed.get(run.rival, {}), seed, stage not in fixed),
                 score=score,
                 score_against_sft=_against(
-                    scores, judged(run, SFT, "score"), seed, stage not in (BASE, SFT)
+                    scores, judged(run, run.rival, "score"), seed, stage not in fixed
                 ),
-                win_rate=run.figure(stage, "win_rate_vs_sft"),
+                win_rate=run.figure(stage, f"win_rate_vs_{run.rival}"),
                 wins=_wins(run, stage, seed),
             )
         )
@@ -95,13 +99,13 @@ def _against(
 
 
 def _wins(run: RunRecord, stage: str, seed: int) -> Change | None:
-    """Compare a stage's utility with SFT's, prompt by prompt: +1/2 a win, 0 a tie, -1/2 a loss."""
-    if stage == SFT:
+    """Compare utility with the rival's, prompt by prompt: +1/2 a win, 0 a tie, -1/2 a loss."""
+    if stage == run.rival:
         return None
     for key in ("utility", "score"):
-        own, sft = judged(run, stage, key), judged(run, SFT, key)
-        if own and sft:
-            return compare([np.sign(pair(own, sft)) / 2], seed)
+        own, other = judged(run, stage, key), judged(run, run.rival, key)
+        if own and other:
+            return compare([np.sign(pair(own, other)) / 2], seed)
     return None
 
 
@@ -115,7 +119,7 @@ def glance_table(run: RunRecord, tax: Mapping[Cell, TaxCell]) -> list[dict[str, 
                 "stage": stage,
                 "instruction_following": run.figure(stage, "instruction_following"),
                 "reward_score": run.figure(stage, "reward_score"),
-                "win_rate": run.figure(stage, "win_rate_vs_sft"),
+                "win_rate": run.figure(stage, f"win_rate_vs_{run.rival}"),
                 "fewshot": mean.score if mean else None,
                 "change": mean.change if mean else None,
                 "perplexity": run.figure(stage, "perplexity"),
@@ -128,19 +132,28 @@ def language_table(run: RunRecord, seed: int) -> list[dict[str, Any]]:
     """Return how well each stage predicts held-out text.
 
     ``change`` is the perplexity's relative change to the base, ``against_base`` the paired change
-    in bits per byte over texts, adjusted by Holm over the stages.
+    in bits per byte over texts, adjusted by Holm over the stages; ``overconfidence_change`` the
+    paired change of the next token's overconfidence, where both read the same tokens.
     """
-    before = run.figure(BASE, "perplexity")
-    compared = {stage: text_change(run, stage, BASE, seed) for stage in run.evaluated}
-    changes = adjust({key: row for key, row in compared.items() if row and key != BASE})
+    before = run.figure(run.base, "perplexity")
+    compared = {stage: text_change(run, stage, run.base, seed) for stage in run.evaluated}
+    changes = adjust({key: row for key, row in compared.items() if row and key != run.base})
     rows = []
     for stage in run.evaluated:
         own = run.figure(stage, "perplexity")
         bits = run.figure(stage, "bits_per_byte")
         if own is not None or bits is not None:
-            relative = own / before - 1 if own and before and stage != BASE else None
+            relative = own / before - 1 if own and before and stage != run.base else None
             row = {"stage": stage, "perplexity": own, "change": relative, "bits_per_byte": bits}
-            rows.append({**row, "against_base": changes.get(stage)})
+            rows.append(
+                {
+                    **row,
+                    "against_base": changes.get(stage),
+                    **{key: run.figure(stage, key) for key in NEXT_TOKEN},
+                    "overconfidence_change": token_change(run, stage, seed),
+                    "token_reliability": run.summary[stage].get("token_reliability", []),
+                }
+            )
     return rows
 
 
@@ -158,6 +171,24 @@ def text_change(run: RunRecord, later: str, earlier: str, seed: int) -> Change |
     unit = math.log(2) * sum(ours[name].size for name in both) / len(both)
     losses = [{name: side[name].nll / unit for name in both} for side in (ours, theirs)]
     return compare([pair(*losses)], seed)
+
+
+def token_change(run: RunRecord, stage: str, seed: int) -> dict[str, float] | None:
+    """Compare the next token's overconfidence with the base's: a mean over all tokens.
+
+    Returns:
+        Difference and 95 % interval; None for the base, and where the two read the texts in other
+        tokens.
+    """
+    ours, theirs = run.texts.get(stage, {}), run.texts.get(run.base, {})
+    both = sorted(ours.keys() & theirs.keys())
+    tokens = sum(ours[name].tokens for name in both)
+    alike = all(ours[name].tokens == theirs[name].tokens for name in both)
+    if stage == run.base or not tokens or not alike:
+        return None
+    unit = tokens / len(both)
+    gaps = np.array([(ours[name].surplus - theirs[name].surplus) / unit for name in both])
+    return describe(Interval(float(gaps.mean()), *bootstrap_interval([gaps], seed)))
 
 
 def text_recovery(run: RunRecord, config: RunConfig, seed: int) -> Recovery | None:

@@ -2,8 +2,9 @@
 
 The page makes no request (a content security policy forbids any), runs no script, and shows model
 text as text: Jinja2 escapes everything that is not an SVG drawn here. ``report.json`` holds the
-numbers that the page shows, ``tax.csv`` the tax table for a spreadsheet. The same run folder gives
-the same bytes: nothing in them is the time of writing.
+numbers that the page shows; those of what was gained and lost carry their places in it
+(``pipeline.report.ledger``). ``tax.csv`` and ``calibration.csv`` hold tables for a spreadsheet. The
+same run folder gives the same bytes: nothing in them is the time of writing.
 """
 
 from __future__ import annotations
@@ -11,21 +12,26 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.artifacts import write_text
-from pipeline.config.evaluate import ReportSection
+from pipeline.config.evaluate import EvaluateSection, ReportSection
 from pipeline.config.run import RunConfig
 from pipeline.report import words
 from pipeline.report.best_of import lay_out_best_of
+from pipeline.report.calibrating import COLUMNS as CALIBRATION_COLUMNS
+from pipeline.report.calibrating import calibration_rows, flatten
 from pipeline.report.charts import dash_of
-from pipeline.report.gather import BASE, Cell, RunRecord, gather, number
+from pipeline.report.gate import judge_tax
+from pipeline.report.gather import BASE, EVALUATE, Cell, RunRecord, gather, number
 from pipeline.report.health import PHASES, finding_table, held_out_table, time_table
+from pipeline.report.ledger import Ledger, finite
+from pipeline.report.measures import Measure, measure_table
 from pipeline.report.outcomes import (
     SFT,
     following_table,
@@ -37,44 +43,86 @@ from pipeline.report.outcomes import (
 from pipeline.report.sections import (
     LOSSES,
     TRAINED,
+    calibration_charts,
     colours,
     gain_charts,
     loss_charts,
     pick_samples,
     ppo_charts,
     stage_rows,
+    tax_charts,
+    token_charts,
 )
 from pipeline.report.tax import MEAN, NO_PTX, PTX, TaxCell, ptx_start, recoveries, tax_table
-from pipeline.report.verdict import write_verdict
+from pipeline.report.verdict import Findings, write_verdict
 
 TAX_COLUMNS = (
-    *("stage", "task", "shots", "score", "stderr", "n", "ece", "brier"),
+    *("stage", "task", "shots", "score", "stderr", "n", "cut_contexts", "ece", "brier"),
     *("difference", "low", "high", "p", "p_holm", "documents"),
 )
 
 
 def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dict[str, Any]:
-    """Write ``report.html``, ``report.json`` and ``tax.csv`` of a run, and return its headline.
+    """Write ``report.html``, ``report.json`` and the tables as CSV, and return the headline.
 
     Args:
         config: the run's configuration.
-        folder: where the three files go.
+        folder: where the files go.
         section: title, notes and number of samples.
 
     Raises:
         SteerlineError: if a file of the run is there but cannot be read.
     """
     run, seed = gather(config), config.seed
+    evaluation = config.section(EVALUATE, EvaluateSection)
     tax, following = tax_table(run, seed), following_table(run, seed)
     recovered, glance = recoveries(run, config, seed), glance_table(run, tax)
     language, on_text = language_table(run, seed), text_recovery(run, config, seed)
+    calibration = calibration_rows(run, seed, evaluation.calibration_bins)
+    measures, gate = measure_table(run, seed), judge_tax(run, tax, evaluation.max_tax)
     reward = reward_table(run)
     health = _health(run)
-    verdict = write_verdict(run, tax, following, recovered)
+    found = Findings(tax, following, recovered, calibration, gate)
+    verdict = write_verdict(run, found)
     stages, palette = stage_rows(run), colours(run)
-    scored = [name for name in run.evaluated if any(cell.stage == name for cell in tax)]
     headline = make_headline(run, glance)
-    page = _environment().get_template("template.html.jinja")
+    numbers = {
+        "title": section.title,
+        "simulated_labels": run.simulated,
+        "headline": headline,
+        "verdict": verdict,
+        "stages": [
+            {
+                "stage": row.record.name,
+                "status": row.status,
+                "seconds": row.record.manifest.seconds if row.record.manifest else None,
+                "metrics": dict(row.record.manifest.metrics) if row.record.manifest else {},
+            }
+            for row in stages
+        ],
+        **({"models": run.models} if run.models else {}),
+        "glance": glance,
+        "tax": [_flat(row) for row in tax.values()],
+        "gate": gate,
+        "recovered_by_ptx": [
+            {**asdict(row), "share": row.share} for row in [*recovered, on_text] if row
+        ],
+        "calibration": calibration,
+        "measures": measures,
+        "language": language,
+        "instruction_following": [asdict(row) for row in following],
+        **({"preferences": list(run.preferences)} if run.preferences else {}),
+        "reward": reward,
+        "ppo_health": health,
+        **({"best_of": run.best_of} if run.best_of else {}),
+        "curves": {
+            stage.name: {key: curve._asdict() for key, curve in stage.curves.items()}
+            for stage in run.stages
+            if stage.kind in TRAINED
+        },
+    }
+    ledger = Ledger(numbers)
+    page = _environment(ledger).get_template("template.html.jinja")
     html = page.render(
         title=section.title,
         notes=section.notes,
@@ -84,16 +132,21 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         glance=glance,
         gain=gain_charts(run, tax, following),
         stages=stages,
-        tax=tax,
-        scored=scored,
+        tax_at={cell: f"/tax/{place}" for place, cell in enumerate(tax)},
+        tax_charts=tax_charts(run, tax),
+        scored=[name for name in run.evaluated if any(cell.stage == name for cell in tax)],
         families=_families(tax),
-        base=BASE,
+        cut=any(row.cut for row in tax.values()),
+        base=run.base,
         mean=MEAN,
         start=ptx_start(run, config),
         recovered=recovered,
         language=language,
-        on_text=on_text,
-        calibrated=any(row.ece is not None for row in tax.values()),
+        on_text=f"/recovered_by_ptx/{len(recovered)}" if on_text else None,
+        calibrated=_lay_out_calibration(calibration),
+        calibration_charts=calibration_charts(run, calibration),
+        token_charts=token_charts(run, language),
+        measured=_lay_out_measures(run, measures),
         following=following,
         scores=any(row.score is not None for row in following),
         preferences=run.preferences,
@@ -110,51 +163,49 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         palette=palette,
         packages=_packages(run),
     )
-    numbers = {
-        "title": section.title,
-        "simulated_labels": run.simulated,
-        "headline": headline,
-        "verdict": verdict,
-        "stages": [
-            {
-                "stage": row.record.name,
-                "status": row.status,
-                "seconds": row.record.manifest.seconds if row.record.manifest else None,
-                "metrics": dict(row.record.manifest.metrics) if row.record.manifest else {},
-            }
-            for row in stages
-        ],
-        "tax": [_flat(row) for row in tax.values()],
-        "recovered_by_ptx": [
-            {**asdict(row), "share": row.share} for row in [*recovered, on_text] if row
-        ],
-        "language": language,
-        "instruction_following": [asdict(row) for row in following],
-        **({"preferences": list(run.preferences)} if run.preferences else {}),
-        "reward": reward,
-        "ppo_health": health,
-        **({"best_of": run.best_of} if run.best_of else {}),
-        "curves": {
-            stage.name: {key: curve._asdict() for key, curve in stage.curves.items()}
-            for stage in run.stages
-            if stage.kind in TRAINED
-        },
-    }
     _write(folder / "report.html", html)
-    _write(
-        folder / "report.json", json.dumps(_finite(numbers), indent=1, ensure_ascii=False) + "\n"
-    )
-    _write(folder / "tax.csv", _csv(tax))
+    _write(folder / "report.json", json.dumps(ledger.numbers, indent=1, ensure_ascii=False) + "\n")
+    _write(folder / "tax.csv", _csv(TAX_COLUMNS, map(_flat, tax.values())))
+    _write(folder / "calibration.csv", _csv(CALIBRATION_COLUMNS, map(flatten, calibration)))
     return headline
+
+
+def _lay_out_calibration(
+    rows: Sequence[Mapping[str, Any]],
+) -> dict[int, dict[str, dict[str, str]]]:
+    """Return where each row stands in ``report.json``, by shots, task and stage."""
+    places: dict[int, dict[str, dict[str, str]]] = {}
+    for place, row in enumerate(rows):
+        by_task = places.setdefault(row["shots"], {})
+        by_task.setdefault(row["task"], {})[row["stage"]] = f"/calibration/{place}"
+    # Tasks in order of their names, the mean last.
+    return {
+        shots: dict(sorted(by_task.items(), key=lambda item: (item[0] == MEAN, item[0])))
+        for shots, by_task in sorted(places.items())
+    }
+
+
+def _lay_out_measures(
+    run: RunRecord, rows: Sequence[Measure]
+) -> tuple[list[str], dict[tuple[str, int, str], dict[str, str]]]:
+    """Return the stages that have any, and where each row stands, by task, shots and measure."""
+    places: dict[tuple[str, int, str], dict[str, str]] = {}
+    for place, row in enumerate(rows):
+        key = (row.task, row.shots, row.measure)
+        places.setdefault(key, {})[row.stage] = f"/measures/{place}"
+    with_any = {row.stage for row in rows}
+    return [stage for stage in run.evaluated if stage in with_any], places
 
 
 def make_headline(run: RunRecord, glance: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the run's outcome in a few numbers, rates as fractions; what is missing is None."""
     rows = {row["stage"]: row for row in glance}
+    names = ("instruction_following", "fewshot", "perplexity")
+    if run.models:
+        return {stage: {name: row[name] for name in names} for stage, row in rows.items()}
     headline: dict[str, Any] = {}
     for key, stage in (("base", BASE), (SFT, SFT), (PTX, PTX), (NO_PTX, NO_PTX)):
         row = rows.get(stage)
-        names = ("instruction_following", "fewshot", "perplexity")
         headline[key] = {name: row[name] for name in names} if row else None
     label, reward = run.stage("label"), run.stage("reward")
     return {
@@ -174,7 +225,7 @@ def _health(run: RunRecord) -> dict[str, Sequence[Any]]:
     }
 
 
-def _environment() -> Environment:
+def _environment(ledger: Ledger) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -189,13 +240,14 @@ def _environment() -> Environment:
         "interval": words.interval,
         "judgment": _judgment,
         "percent": words.percent,
-        "plain": words.signed_digits,
+        "plain": words.plain,
         "prompt": words.prompt_text,
         "shots": words.count_shots,
         "signed": words.signed,
         "unbroken": words.unbroken,
         "visible": words.visible,
     }
+    environment.globals |= {"at": ledger.at, "show": ledger.show}
     return environment
 
 
@@ -215,6 +267,8 @@ def _judgment(row: Mapping[str, Any]) -> str:
 def _facts(config: RunConfig, run: RunRecord) -> list[str]:
     made = [stage.manifest for stage in run.stages if stage.manifest]
     facts = [f"run {config.top.run_dir}", f"seed {config.seed}"]
+    if run.models:
+        return [*facts, f"base {run.base}"]
     facts.append(f"base {_base(config, run)}")
     seconds = sum(manifest.seconds for manifest in made)
     if seconds:
@@ -249,29 +303,18 @@ def _families(tax: Mapping[Cell, TaxCell]) -> dict[str, int]:
 def _flat(row: TaxCell) -> dict[str, Any]:
     change = asdict(row.change) if row.change else {}
     values = {**row.cell._asdict(), **asdict(row), **change}
-    values["n"], values["documents"] = row.n, change.get("n")
+    values["n"], values["cut_contexts"], values["documents"] = row.n, row.cut, change.get("n")
     if row.cell.shots is None:
         values["shots"] = "all"
     return {key: values.get(key) for key in TAX_COLUMNS}
 
 
-def _csv(tax: Mapping[Cell, TaxCell]) -> str:
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     text = io.StringIO()
-    table = csv.DictWriter(text, TAX_COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
-    table.writerows(_flat(row) for row in tax.values())
+    table.writerows(finite(row) for row in rows)
     return text.getvalue()
-
-
-def _finite(value: Any) -> Any:
-    """Return a value with what JSON cannot hold (NaN, infinities) as null."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, float):
-        return number(value)
-    if isinstance(value, Mapping):
-        return {str(key): _finite(inner) for key, inner in value.items()}
-    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _write(path: Path, text: str) -> None:

@@ -16,10 +16,11 @@ from pipeline.report.charts import (
     draw_curves,
     draw_intervals,
 )
-from pipeline.report.gather import EVALUATE, Cell, RunRecord, StageRecord, number
+from pipeline.report.diagrams import draw_reliability
+from pipeline.report.gather import EVALUATE, Cell, Curve, RunRecord, StageRecord, number
 from pipeline.report.outcomes import Following
 from pipeline.report.tax import MEAN, TaxCell
-from pipeline.report.words import visible
+from pipeline.report.words import count_shots, visible
 from pipeline.runs import is_at_work
 
 FIGURES_SHOWN = 4
@@ -83,7 +84,7 @@ def colours(run: RunRecord) -> dict[str, int]:
 
 def stage_rows(run: RunRecord) -> list[StageRow]:
     """Return the stage table, in the order of the line."""
-    return [_stage_row(run, stage) for stage in run.stages]
+    return [_stage_row(run, stage) for stage in run.stages if stage.name not in run.models]
 
 
 def _stage_row(run: RunRecord, stage: StageRecord) -> StageRow:
@@ -136,6 +137,67 @@ def gain_charts(
         title = "Few-shot mean against the base, all shots"
         charts.append(draw_intervals("tax-mean", title, rows, source, zero=True))
     return charts
+
+
+def tax_charts(run: RunRecord, tax: Mapping[Cell, TaxCell]) -> list[Chart]:
+    """Draw the few-shot mean by examples shown, and its change against the base at each number."""
+    palette = colours(run)
+    stages = [stage for stage in run.evaluated if any(cell.stage == stage for cell in tax)]
+    lines, charts = [], []
+    for stage in stages:
+        scores = {shots: tax[Cell(stage, MEAN, shots)].score for shots in run.shots}
+        known = {shots: 100 * score for shots, score in scores.items() if score is not None}
+        if known:
+            lines.append(Series(stage, palette[stage], Curve([*known], [*known.values()])))
+    if lines and len(run.shots) > 1:
+        source, title = f"{EVALUATE}/results.json", "Few-shot mean by examples shown, percent"
+        charts.append(draw_curves("tax-shots", title, lines, source, along="shots"))
+    for shots in run.shots:
+        rows = [
+            Estimate(stage, palette[stage], change.difference, change.low, change.high)
+            for stage in stages
+            if (change := tax[Cell(stage, MEAN, shots)].change)
+        ]
+        if rows:
+            title = f"Few-shot mean against the base, {count_shots(shots)}"
+            source = f"{EVALUATE}/documents.jsonl"
+            charts.append(draw_intervals(f"tax-{shots}", title, rows, source, zero=True))
+    return charts
+
+
+def calibration_charts(
+    run: RunRecord, rows: Sequence[Mapping[str, Any]]
+) -> dict[int, tuple[list[Chart], list[Chart]]]:
+    """Draw reliability diagrams: for each number of shots, of all tasks together, and of each."""
+    palette = colours(run)
+    lines: dict[tuple[int, str], dict[str, Any]] = {}
+    for row in rows:
+        if row["reliability"]:
+            by_stage = lines.setdefault((row["shots"], row["task"]), {})
+            by_stage[row["stage"]] = (row["reliability"], row["histogram"])
+    charts: dict[int, tuple[list[Chart], list[Chart]]] = {}
+    for place, ((shots, task), by_stage) in enumerate(sorted(lines.items())):
+        what = "All tasks" if task == MEAN else visible(task)
+        chart = draw_reliability(
+            f"reliability-{place}",
+            f"{what}, {count_shots(shots)}",
+            by_stage,
+            palette,
+            f"{EVALUATE}/documents.jsonl",
+        )
+        charts.setdefault(shots, ([], []))[task != MEAN].append(chart)
+    return charts
+
+
+def token_charts(run: RunRecord, rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """Draw the next token's reliability diagram, where it was measured."""
+    lines = {
+        row["stage"]: (row["token_reliability"], ()) for row in rows if row["token_reliability"]
+    }
+    if not lines:
+        return []
+    title, source = "The next token of held-out text", f"{EVALUATE}/summary.json"
+    return [draw_reliability("reliability-token", title, lines, colours(run), source)]
 
 
 def ppo_charts(run: RunRecord) -> list[Chart]:

@@ -5,8 +5,10 @@ one document's difference d_i. A mean over tasks gives every task the same weigh
 
     D = 1/G sum_g 1/n_g sum_i d_gi
 
-1. The interval is a percentile bootstrap over documents; for a mean over tasks they are drawn anew
-   within each task, since the tasks themselves were chosen and not drawn.
+1. The interval is a percentile bootstrap over documents, expanded for few of them
+   (``pipeline.bootstrap``); for a mean over tasks they are drawn anew within each task, since the
+   tasks themselves were chosen and not drawn. It covers in 95 % of simulated data sets (a test
+   holds it to that) where some ten documents differ; with fewer, the p-value is still exact.
 2. The p-value is the randomization test of Fisher (1935): under the hypothesis that the stages are
    alike, each d_i could as well have had the other sign. For one task of right and wrong answers
    this is McNemar's exact test (1947).
@@ -22,13 +24,17 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.bootstrap import bootstrap_mean
+from pipeline.bootstrap import BLOCK, expanded_tail
 
 SIGNIFICANT = 0.05
 RESAMPLES = 2_000
+FEW_VALUES = 8
+"""Documents a distinct value from which on counting values is faster than drawing documents."""
 # Signs that are drawn for a p-value: 1e-5 is the least that can come out, which Holm's adjustment
 # of some hundred comparisons leaves below 0.05.
 SIGN_DRAWS = 100_000
+# Differences whose signs are held at a time, to bound memory.
+BITS_AT_ONCE = 16
 
 Key = TypeVar("Key", bound=Hashable)
 Floats = npt.NDArray[np.float64]
@@ -90,18 +96,35 @@ def compare(groups: Sequence[Floats], seed: int) -> Change | None:
 
 def bootstrap_interval(groups: Sequence[Floats], seed: int) -> tuple[float, float]:
     """Return the 95 % interval of the mean over groups, documents redrawn within each."""
-    if len(groups) == 1:
-        _, low, high = bootstrap_mean(groups[0], seed=seed, samples=RESAMPLES)
-        return low, high
     generator = np.random.default_rng(seed)
     total = np.zeros(RESAMPLES)
     for group in groups:
-        # Documents of equal difference are alike: a resample is how often each value is drawn.
-        values, counts = np.unique(group, return_counts=True)
-        drawn = generator.multinomial(len(group), counts / len(group), RESAMPLES)
-        total += drawn @ values / len(group)
-    low, high = np.quantile(total / len(groups), [0.025, 0.975])
+        total += _resampled_means(group, generator)
+    spreads = [
+        (float(group.var(ddof=1)) if len(group) > 1 else 0.0, len(group)) for group in groups
+    ]
+    tail = expanded_tail(1 - SIGNIFICANT, spreads)
+    low, high = np.quantile(total / len(groups), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def _resampled_means(group: Floats, generator: np.random.Generator) -> Floats:
+    # Turned so that its mean is positive: the stages swapped have the same interval, turned.
+    turn = -1.0 if (group.mean(), (group**3).mean()) < (0, 0) else 1.0
+    # Documents of equal difference are alike: a resample is how often each value is drawn.
+    values, counts = np.unique(turn * group, return_counts=True)
+    if len(values) * FEW_VALUES <= len(group):
+        drawn = generator.multinomial(len(group), counts / len(group), RESAMPLES)
+        means: Floats = turn * (drawn @ values) / len(group)
+        return means
+    step = max(1, BLOCK // len(group))
+    sizes = [min(step, RESAMPLES - at) for at in range(0, RESAMPLES, step)]
+    return np.concatenate(
+        [
+            group[generator.integers(len(group), size=(size, len(group)))].mean(axis=1)
+            for size in sizes
+        ]
+    )
 
 
 def sign_flip(groups: Sequence[Floats], seed: int) -> float:
@@ -115,15 +138,26 @@ def sign_flip(groups: Sequence[Floats], seed: int) -> float:
     generator = np.random.default_rng(seed)
     drawn = np.zeros(SIGN_DRAWS)
     for group in groups:
-        sizes, counts = np.unique(np.abs(group), return_counts=True)
-        for size, count in zip(sizes, counts, strict=True):
-            if size > 0:
-                heads = generator.binomial(count, 0.5, SIGN_DRAWS)
-                drawn += size * (2 * heads - count) / len(group)
+        sizes, counts = np.unique(np.abs(group[group != 0]), return_counts=True)
+        drawn += _flip_each(sizes[counts == 1], generator) / len(group)
+        for size, count in zip(sizes[counts > 1], counts[counts > 1], strict=True):
+            heads = generator.binomial(count, 0.5, SIGN_DRAWS)
+            drawn += size * (2 * heads - count) / len(group)
     observed = abs(sum(group.mean() for group in groups))
     # Sums in another order differ in the last bits; a tie counts as reached.
     reached = np.abs(drawn) >= observed - 1e-12
     return float((1 + reached.sum()) / (1 + SIGN_DRAWS))
+
+
+def _flip_each(sizes: Floats, generator: np.random.Generator) -> Floats:
+    """Return sums of differences of which no two are alike, each sign drawn by a bit."""
+    total = np.zeros(SIGN_DRAWS)
+    for at in range(0, len(sizes), BITS_AT_ONCE):
+        some = sizes[at : at + BITS_AT_ONCE]
+        raw = np.frombuffer(generator.bytes(len(some) * SIGN_DRAWS // 8), dtype=np.uint8)
+        heads = np.unpackbits(raw).reshape(len(some), SIGN_DRAWS)
+        total += 2 * (some @ heads.astype(np.float64)) - some.sum()
+    return total
 
 
 def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.config.ppo import PpoSection
 from pipeline.config.run import RunConfig
-from pipeline.report.gather import BASE, Cell, RunRecord
+from pipeline.report.gather import Cell, RunRecord
 from pipeline.report.statistics import Change, adjust, compare, pair
 
 MEAN = "mean over tasks"
@@ -29,6 +29,7 @@ class TaxCell:
         score: accuracy, as a fraction.
         stderr: its standard error.
         n: documents.
+        cut: contexts that were too long for the model, and cut on the left.
         ece: expected calibration error.
         brier: Brier score.
         change: against the base; None for the base, and where documents are missing.
@@ -38,6 +39,7 @@ class TaxCell:
     score: float | None
     stderr: float | None
     n: int
+    cut: int
     ece: float | None
     brier: float | None
     change: Change | None = None
@@ -70,14 +72,16 @@ class Recovery:
 def tax_table(run: RunRecord, seed: int) -> dict[Cell, TaxCell]:
     """Return every score and its change against the base, tasks and their means.
 
-    Holm's families are the task comparisons together, and the means together. In the mean over all
-    shots a document counts once, with the mean of its answers: it was drawn once.
+    Holm's families are the task comparisons together, and the means together. A mean gives every
+    task the same weight. In the mean over all shots a document counts once, with the mean of its
+    answers: it was drawn once.
     """
-    stages = [stage for stage in run.evaluated if any(cell.stage == stage for cell in run.scores)]
-    tasks = {cell: _tax_cell(run, cell, seed) for cell in run.scores}
+    scored = {cell for cell, figures in run.scores.items() if "acc" in figures}
+    stages = [stage for stage in run.evaluated if any(cell.stage == stage for cell in scored)]
+    tasks = {cell: _tax_cell(run, cell, seed) for cell in run.scores if cell in scored}
     means = {
         Cell(stage, MEAN, shots): _mean_cell(run, stage, shots, seed)
-        for shots in [*run.shots, None]
+        for shots in ([*run.shots, None] if run.shots else [])
         for stage in stages
     }
     return {**_adjusted(tasks), **_adjusted(means)}
@@ -91,14 +95,14 @@ def recoveries(run: RunRecord, config: RunConfig, seed: int) -> list[Recovery]:
     start = ptx_start(run, config)
     if start is None or not {PTX, NO_PTX} <= set(run.evaluated):
         return []
+    wanted = [(task, shots) for shots in run.shots for task in _tasks_at(run, shots)]
     rows: dict[tuple[str, int | None], Recovery] = {}
-    for shots in [*run.shots, None]:
-        for task in [*run.tasks, MEAN] if shots is not None else [MEAN]:
-            fall = _change(run, task, shots, NO_PTX, start, seed)
-            gain = _change(run, task, shots, PTX, NO_PTX, seed)
-            score = _score(run, Cell(start, task, shots))
-            if fall is not None and gain is not None and score is not None:
-                rows[task, shots] = Recovery(task, shots, score, fall, gain)
+    for task, shots in [*wanted, (MEAN, None)]:
+        fall = _change(run, task, shots, NO_PTX, start, seed)
+        gain = _change(run, task, shots, PTX, NO_PTX, seed)
+        score = _mean(run, Cell(start, task, shots), "acc")
+        if fall is not None and gain is not None and score is not None:
+            rows[task, shots] = Recovery(task, shots, score, fall, gain)
     falls = adjust({key: row.fall for key, row in rows.items()})
     gains = adjust({key: row.gain for key, row in rows.items()})
     return [
@@ -107,24 +111,29 @@ def recoveries(run: RunRecord, config: RunConfig, seed: int) -> list[Recovery]:
     ]
 
 
+def _tasks_at(run: RunRecord, shots: int) -> list[str]:
+    return [*(task for task, count in run.plan if count == shots), MEAN]
+
+
 def ptx_start(run: RunRecord, config: RunConfig) -> str | None:
     """Return the stage that PPO's fall is measured from, or None where neither was evaluated."""
     section = config.stages.get(PTX)
     wanted = [section.init] if isinstance(section, PpoSection) else []
     scored = {cell.stage for cell in run.scores}
-    return next((stage for stage in [*wanted, BASE] if stage in scored), None)
+    return next((stage for stage in [*wanted, run.base] if stage in scored), None)
 
 
 def _tax_cell(run: RunRecord, cell: Cell, seed: int) -> TaxCell:
     figures = run.scores[cell]
     change = None
-    if cell.stage != BASE:
-        change = _change(run, cell.task, cell.shots, cell.stage, BASE, seed)
+    if cell.stage != run.base:
+        change = _change(run, cell.task, cell.shots, cell.stage, run.base, seed)
     return TaxCell(
         cell,
         figures.get("acc"),
         figures.get("stderr"),
         int(figures.get("n", 0)),
+        int(figures.get("cut_contexts", 0)),
         figures.get("ece"),
         figures.get("brier"),
         change,
@@ -132,52 +141,56 @@ def _tax_cell(run: RunRecord, cell: Cell, seed: int) -> TaxCell:
 
 
 def _mean_cell(run: RunRecord, stage: str, shots: int | None, seed: int) -> TaxCell:
-    cells = [run.scores.get(cell, {}) for cell in _cells(run, Cell(stage, MEAN, shots))]
+    mean = Cell(stage, MEAN, shots)
+    cells = [run.scores.get(cell, {}) for group in _cells(run, mean) for cell in group]
     errors = [cell["stderr"] for cell in cells if "stderr" in cell]
     # Answers to one document at several numbers of shots hang together: no plain sum of variances.
     apart = shots is not None and len(errors) == len(cells)
     return TaxCell(
-        Cell(stage, MEAN, shots),
-        _mean(cells, "acc"),
+        mean,
+        _mean(run, mean, "acc"),
         math.sqrt(sum(error**2 for error in errors)) / len(errors) if apart else None,
         int(sum(cell.get("n", 0) for cell in cells)),
-        _mean(cells, "ece"),
-        _mean(cells, "brier"),
-        None if stage == BASE else _change(run, MEAN, shots, stage, BASE, seed),
+        int(sum(cell.get("cut_contexts", 0) for cell in cells)),
+        _mean(run, mean, "ece"),
+        _mean(run, mean, "brier"),
+        None if stage == run.base else _change(run, MEAN, shots, stage, run.base, seed),
     )
 
 
-def _cells(run: RunRecord, cell: Cell) -> list[Cell]:
-    """Return the single measurements that a mean is over."""
-    tasks = run.tasks if cell.task == MEAN else [cell.task]
-    shots = run.shots if cell.shots is None else [cell.shots]
-    return [Cell(cell.stage, task, count) for task in tasks for count in shots]
+def _cells(run: RunRecord, cell: Cell) -> list[list[Cell]]:
+    """Return the single measurements that a mean is over, a list a task."""
+    groups: dict[str, list[Cell]] = {}
+    for task, shots in run.plan:
+        if cell.task in (MEAN, task) and cell.shots in (None, shots):
+            groups.setdefault(task, []).append(Cell(cell.stage, task, shots))
+    return list(groups.values())
 
 
-def _mean(cells: Sequence[Mapping[str, float]], key: str) -> float | None:
-    values = [cell[key] for cell in cells if key in cell]
-    return sum(values) / len(values) if values and len(values) == len(cells) else None
-
-
-def _score(run: RunRecord, cell: Cell) -> float | None:
-    return _mean([run.scores.get(each, {}) for each in _cells(run, cell)], "acc")
+def _mean(run: RunRecord, cell: Cell, key: str) -> float | None:
+    """Return the mean over tasks of the mean over their shots; None where one is missing."""
+    means = []
+    for group in _cells(run, cell):
+        values = [run.scores[each][key] for each in group if key in run.scores.get(each, {})]
+        if len(values) < len(group):
+            return None
+        means.append(sum(values) / len(values))
+    return sum(means) / len(means) if means else None
 
 
 def _change(
     run: RunRecord, task: str, shots: int | None, later: str, earlier: str, seed: int
 ) -> Change | None:
     groups = []
-    for name in run.tasks if task == MEAN else [task]:
-        both = [_documents(run, Cell(stage, name, shots)) for stage in (later, earlier)]
-        groups.append(pair(*both))
+    for cells in _cells(run, Cell(later, task, shots)):
+        both = [[each._replace(stage=stage) for each in cells] for stage in (later, earlier)]
+        groups.append(pair(*(_outcomes(run, side) for side in both)))
     return compare(groups, seed)
 
 
-def _documents(run: RunRecord, cell: Cell) -> Mapping[str, float]:
-    """Return each document's outcome, its mean over the shots where they are left open."""
-    if cell.shots is not None:
-        return run.documents.get(cell, {})
-    outcomes = [run.documents.get(each, {}) for each in _cells(run, cell)]
+def _outcomes(run: RunRecord, cells: Sequence[Cell]) -> Mapping[str, float]:
+    """Return each document's outcome, its mean over several numbers of shots."""
+    outcomes = [run.documents[each].correct if each in run.documents else {} for each in cells]
     whole = set.intersection(*(set(each) for each in outcomes)) if outcomes else set()
     return {doc: sum(each[doc] for each in outcomes) / len(outcomes) for doc in whole}
 

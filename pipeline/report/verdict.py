@@ -7,8 +7,11 @@ that, never a gain or a loss.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from pipeline.report.gather import BASE, Cell, RunRecord
+from pipeline.report.gate import GateRow
+from pipeline.report.gather import Cell, RunRecord
 from pipeline.report.outcomes import SFT, Following, read_ahead
 from pipeline.report.statistics import Change
 from pipeline.report.tax import MEAN, NO_PTX, PTX, Recovery, TaxCell
@@ -17,41 +20,72 @@ from pipeline.report.words import digits, interval, percent, points, signed, sig
 NAMES = {SFT: "SFT", PTX: "PPO-ptx", NO_PTX: "PPO without ptx"}
 
 
-def write_verdict(
-    run: RunRecord,
-    tax: Mapping[Cell, TaxCell],
-    following: Sequence[Following],
-    recovered: Sequence[Recovery],
-) -> list[str]:
+@dataclass(frozen=True)
+class Findings:
+    """Hold what the verdict is made from.
+
+    Attributes:
+        tax: the tax table.
+        following: answers to the held-out prompts.
+        recovered: what ptx recovers.
+        calibration: rows of the calibration table.
+        gate: what ``evaluate.max_tax`` says of each stage.
+    """
+
+    tax: Mapping[Cell, TaxCell]
+    following: Sequence[Following]
+    recovered: Sequence[Recovery]
+    calibration: Sequence[Mapping[str, Any]]
+    gate: Sequence[GateRow]
+
+
+def write_verdict(run: RunRecord, found: Findings) -> list[str]:
     """Return the sentences of the verdict; one sentence says so where nothing was measured."""
     sentences = [
-        *_following(following),
-        *_wins(following),
-        *_tax(run, tax),
-        *_recovery(recovered),
+        *_following(run, found.following),
+        *_wins(run, found.following),
+        *_tax(run, found.tax),
+        *_gate(found.gate),
+        *_recovery(found.recovered),
+        *_calibration(run, found.calibration),
+        *_cut(run, found.tax),
         *_perplexity(run),
         *_reward(run),
     ]
-    return sentences or ["No stage of this run has been evaluated yet."]
+    whose = "model" if run.models else "stage of this run"
+    return sentences or [f"No {whose} has been evaluated yet."]
 
 
-def _following(rows: Sequence[Following]) -> Iterator[str]:
+def _names(run: RunRecord) -> Mapping[str, str]:
+    """Return the stages that the verdict speaks of beside the base, with their names in words."""
+    return {name: name for name in run.models if name != run.base} if run.models else NAMES
+
+
+def _base(run: RunRecord) -> str:
+    return run.base if run.models else "the base"
+
+
+def _following(run: RunRecord, rows: Sequence[Following]) -> Iterator[str]:
     by_stage = {row.stage: row for row in rows if row.rate is not None}
-    base, sft, ppo = (by_stage.get(stage) for stage in (BASE, SFT, PTX))
+    base = by_stage.get(run.base)
     if base is not None:
-        yield f"The base follows {percent(base.rate)} % of the held-out instructions."
-    if sft is not None:
-        yield f"SFT follows {percent(sft.rate)} %{_beside(sft.against_base, 'the base')}."
-    if ppo is not None:
-        yield f"PPO-ptx follows {percent(ppo.rate)} %{_beside(ppo.against_sft, 'SFT')}."
+        name = _base(run) if run.models else "The base"
+        yield f"{name} follows {percent(base.rate)} % of the held-out instructions."
+    for stage, name in _names(run).items():
+        row = by_stage.get(stage)
+        if row is not None and stage != NO_PTX:
+            before_sft = row.against_sft is not None
+            change = row.against_sft if before_sft else row.against_base
+            other = NAMES[SFT] if before_sft else _base(run)
+            yield f"{name} follows {percent(row.rate)} %{_beside(change, other)}."
     for row in rows:
-        change = row.score_against_sft
-        if row.stage == PTX and row.score is not None and change is not None:
-            doubt = "" if change.excludes_zero else ": no clear difference"
+        score = row.score_against_sft
+        if row.stage == PTX and row.score is not None and score is not None:
+            doubt = "" if score.excludes_zero else ": no clear difference"
             yield (
                 f"The reward model scores PPO-ptx {digits(row.score, 2)} on average, "
-                f"{signed_digits(change.difference, 2)} against SFT (95 % interval "
-                f"{signed_digits(change.low, 2)} to {signed_digits(change.high, 2)}{doubt})."
+                f"{signed_digits(score.difference, 2)} against SFT (95 % interval "
+                f"{signed_digits(score.low, 2)} to {signed_digits(score.high, 2)}{doubt})."
             )
 
 
@@ -62,20 +96,22 @@ def _beside(change: Change | None, other: str) -> str:
     return f" ({said})" if change.excludes_zero else f" ({said}: no clear difference)"
 
 
-def _wins(rows: Sequence[Following]) -> Iterator[str]:
+def _wins(run: RunRecord, rows: Sequence[Following]) -> Iterator[str]:
+    named = _names(run) if run.models else {PTX: NAMES[PTX]}
+    rival = run.rival if run.models else NAMES[SFT]
     for row in rows:
-        if row.stage == PTX and row.win_rate is not None:
+        if row.stage in named and row.win_rate is not None:
             judge = "the reward model" if row.utility is None else "the gold utility"
             spread = f", 95 % interval {interval(row.wins, shift=0.5)} %" if row.wins else ""
             yield (
-                f"On the same prompts {judge} prefers PPO-ptx to SFT in {percent(row.win_rate)} % "
-                f"of the cases, ties counted half{spread}."
+                f"On the same prompts {judge} prefers {named[row.stage]} to {rival} in "
+                f"{percent(row.win_rate)} % of the cases, ties counted half{spread}."
             )
 
 
 def _tax(run: RunRecord, tax: Mapping[Cell, TaxCell]) -> Iterator[str]:
-    parts = []
-    for stage, name in NAMES.items():
+    parts, names = [], _names(run)
+    for stage, name in names.items():
         mean = tax.get(Cell(stage, MEAN, None))
         if mean and mean.change:
             doubt = "" if mean.change.significant else ", not significant"
@@ -83,20 +119,28 @@ def _tax(run: RunRecord, tax: Mapping[Cell, TaxCell]) -> Iterator[str]:
                 f"{name} {points(mean.change.difference)} ({interval(mean.change)}{doubt})"
             )
     if parts:
-        yield f"Against the base, the few-shot mean over all shots changes: {'; '.join(parts)}."
+        yield f"Against {_base(run)}, the few-shot mean over all shots changes: {'; '.join(parts)}."
     compared = [row for row in tax.values() if row.cell.task != MEAN and row.change]
     fallen = [row for row in compared if row.change and _fell(row.change)]
-    counts = {name: sum(row.cell.stage == stage for row in fallen) for stage, name in NAMES.items()}
+    counts = {name: sum(row.cell.stage == stage for row in fallen) for stage, name in names.items()}
     paid = [f"{name} on {count}" for name, count in counts.items() if count]
     if paid:
-        each = len(run.tasks) * len(run.shots)
-        yield f"Of {each} task scores each, significantly lower: {', '.join(paid)} (Holm)."
+        yield f"Of {len(run.plan)} task scores each, significantly lower: {', '.join(paid)} (Holm)."
     elif compared:
-        yield f"None of {len(compared)} single-task comparisons with the base fell significantly."
+        yield (
+            f"None of {len(compared)} single-task comparisons with {_base(run)} fell significantly."
+        )
 
 
 def _fell(change: Change) -> bool:
     return change.significant and change.difference < 0
+
+
+def _gate(rows: Sequence[GateRow]) -> Iterator[str]:
+    if rows:
+        failed = [row.stage for row in rows if not row.passed]
+        outcome = f"broken by {' and '.join(failed)}" if failed else "which every stage keeps to"
+        yield f"A fall of {percent(rows[0].max_tax)} points is allowed, {outcome}."
 
 
 def _recovery(rows: Sequence[Recovery]) -> Iterator[str]:
@@ -111,15 +155,54 @@ def _recovery(rows: Sequence[Recovery]) -> Iterator[str]:
                 )
 
 
+def _calibration(run: RunRecord, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Say how sure the models are of their answers, at the most examples that were shown."""
+    means = [row for row in rows if row["task"] == MEAN]
+    most = max((row["shots"] for row in means), default=None)
+    at_most = {row["stage"]: row for row in means if row["shots"] == most}
+    base = at_most.get(run.base)
+    if base is None or base["overconfidence"] is None:
+        return
+    parts = []
+    for stage, name in _names(run).items():
+        change = at_most.get(stage, {}).get("overconfidence_change")
+        if change:
+            clear = change["low"] > 0 or change["high"] < 0
+            parts.append(
+                f"{name} {points(change['difference'])} ({signed(change['low'])} to "
+                f"{signed(change['high'])}{'' if clear else ', no clear difference'})"
+            )
+    shots = "1 example" if most == 1 else f"{most} examples"
+    changed = f"; it changes: {'; '.join(parts)}" if parts else ""
+    yield (
+        f"With {shots}, confidence less accuracy is {points(base['overconfidence'])} at "
+        f"{_base(run)}{changed}."
+    )
+
+
+def _cut(run: RunRecord, tax: Mapping[Cell, TaxCell]) -> Iterator[str]:
+    for stage in run.evaluated:
+        mean = tax.get(Cell(stage, MEAN, None))
+        if mean and mean.cut:
+            yield (
+                f"{stage} reads too little for {digits(mean.cut, 0)} of {digits(mean.n, 0)} "
+                "contexts, which were cut on the left."
+            )
+
+
 def _perplexity(run: RunRecord) -> Iterator[str]:
-    before = run.figure(BASE, "perplexity")
+    before = run.figure(run.base, "perplexity")
+    beside = "at" if run.models else "after"
     after = [
-        f"{digits(value, 2)} after {name}"
-        for stage, name in NAMES.items()
+        f"{digits(value, 2)} {beside} {name}"
+        for stage, name in _names(run).items()
         if (value := run.figure(stage, "perplexity")) is not None
     ]
     if before is not None and after:
-        yield f"Perplexity on held-out text is {digits(before, 2)} at the base, {', '.join(after)}."
+        yield (
+            f"Perplexity on held-out text is {digits(before, 2)} at {_base(run)}, "
+            f"{', '.join(after)}."
+        )
 
 
 def _reward(run: RunRecord) -> Iterator[str]:

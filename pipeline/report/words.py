@@ -51,6 +51,11 @@ def signed_digits(value: float, places: int) -> str:
     return text if text.startswith(MINUS) or not text.strip("0.") else f"+{text}"
 
 
+def plain(value: float | None, places: int = 3) -> str:
+    """Write a difference of plain numbers, always with its sign; a dash where there is none."""
+    return MISSING if value is None else signed_digits(value, places)
+
+
 def points(value: float) -> str:
     """Write a difference of fractions in words, for a sentence."""
     return f"{signed(value)} points"
