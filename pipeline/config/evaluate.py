@@ -10,13 +10,14 @@ from pipeline.config.best_of import BestOfSection
 from pipeline.config.sampling import DecodingSection
 from pipeline.config.schema import Problem, Section
 from pipeline.config.source import Source
+from pipeline.config.win_rates import WinRatesSection
 
 
 @dataclass(frozen=True)
 class EvaluateSection(Section):
     """Configure ``evaluate``: the same examples in the same order for every stage."""
 
-    ADDITIONS: ClassVar[tuple[str, ...]] = ("best_of",)
+    ADDITIONS: ClassVar[tuple[str, ...]] = ("best_of", "win_rates")
 
     tasks: list[str] = field(default_factory=list)
     """``tiny`` (the tiny world's), folders of lm_eval YAMLs, .jsonl files, or lm_eval names."""
@@ -38,6 +39,8 @@ class EvaluateSection(Section):
     """Equal-mass bins of the expected calibration error."""
     best_of: BestOfSection | None = None
     """Compare PPO with best-of-n sampling at equal KL; null does not."""
+    win_rates: WinRatesSection | None = None
+    """Compare stage with stage by every judge that there is; null does not."""
 
     def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
@@ -56,6 +59,8 @@ class EvaluateSection(Section):
                 "name prompts where evaluate.prompts is empty",
                 "Give them in either place.",
             )
+        if self.win_rates and not self.prompts:
+            yield Problem("prompts", "be given with win_rates", "Add the held-out prompts.")
 
 
 @dataclass(frozen=True)

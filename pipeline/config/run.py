@@ -30,6 +30,7 @@ from pipeline.config.schema import (
     type_at,
 )
 from pipeline.config.sft import SftSection
+from pipeline.config.win_rates import WinRatesSection
 from pipeline.errors import ConfigError, nearest
 
 SECTIONS: dict[str, type[Section]] = {
@@ -146,8 +147,12 @@ def references(section: Section) -> list[str]:
         return [section.init, *section.reward_stages]
     if isinstance(section, SftSection | RewardSection):
         return [section.init]
-    if isinstance(section, EvaluateSection) and section.best_of:
-        return [section.best_of.stage, section.best_of.reward]
+    if isinstance(section, EvaluateSection):
+        found = [section.best_of.stage, section.best_of.reward] if section.best_of else []
+        asked = section.win_rates
+        if asked:
+            found += [*asked.stages, *filter(None, (asked.against, asked.reward))]
+        return found
     return list(section.stages) if isinstance(section, SampleSection) else []
 
 
@@ -258,11 +263,24 @@ def _check_references(config: RunConfig) -> None:
             kinds = ("pretrain", "sft", "ppo")
             _check_reference(config, f"{path}.stage", section.best_of.stage, kinds)
             _check_reference(config, f"{path}.reward", section.best_of.reward, ("reward",))
+        if isinstance(section, EvaluateSection) and section.win_rates:
+            _check_compared(config, f"{name}.win_rates", section.win_rates)
         if isinstance(section, PretrainSection) and not (config.top.base or section.tokens):
             raise ConfigError(
                 f"{name}.tokens must be positive when base is null, got 0. "
                 "Set the tokens to train on, or name a base to load."
             )
+
+
+def _check_compared(config: RunConfig, path: str, asked: WinRatesSection) -> None:
+    """Check the stages that win rates are asked of, and their judge."""
+    models = ("pretrain", "sft", "ppo")
+    for i, stage in enumerate(asked.stages):
+        _check_reference(config, f"{path}.stages[{i}]", stage, models)
+    if asked.against is not None:
+        _check_reference(config, f"{path}.against", asked.against, models)
+    if asked.reward is not None:
+        _check_reference(config, f"{path}.reward", asked.reward, ("reward",))
 
 
 def _check_start(config: RunConfig, name: str) -> None:
