@@ -54,7 +54,8 @@ class VerdictCache:
             self._verdicts[key] = verdict
             if self._file is None:
                 self._file = self._open()
-            self._file.write(json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+            text = json.dumps(line, ensure_ascii=False) + "\n"
+            self._file.write(text.encode("utf-8", "replace"))
             self._file.flush()
 
     def close(self) -> None:

@@ -38,6 +38,8 @@ PASSING = frozenset({408, 409, 425, 429})
 """Refusals that may be gone at the next attempt, as are all from 500 on."""
 LONGEST_WAIT = 60.0
 """Seconds between two attempts, whatever the server asks for."""
+MUTE = 2
+"""Replies without a verdict after which a question is left without one."""
 SHOWN = 200
 """Characters of a server's words that an error shows."""
 SPOKEN = 2_000
@@ -131,7 +133,10 @@ class LlmJudge:
             JudgeError: if the server cannot be reached, refuses, or goes on failing.
         """
         asked = {
-            question: None for pair in pairs if pair.ours != pair.theirs for question in _orders(pair)
+            question: None
+            for pair in pairs
+            if pair.ours != pair.theirs
+            for question in _orders(pair)
         }
         verdicts = dict(zip(asked, self.ask(list(asked)), strict=True))
         return [self._join(pair, verdicts) for pair in pairs]
@@ -171,31 +176,29 @@ class LlmJudge:
 
     def _settle(self, key: str, question: Question) -> None:
         """Ask until there is a verdict or the attempts are used up, and keep it."""
-        reason, silent = "", True
+        mute = 0
         for attempt in range(1 + self.section.retries):
-            if self._stop.is_set():
-                return
-            pause = min(2.0**attempt, LONGEST_WAIT)
             try:
                 reply = self._request(question)
             except _PassingError as error:
-                reason, silent = str(error), True
-                if error.wait is not None:
-                    pause = min(error.wait, LONGEST_WAIT)
+                if attempt == self.section.retries:
+                    raise self._give_up(str(error)) from error
+                self._stop.wait(min(error.wait or 2.0**attempt, LONGEST_WAIT))
             else:
                 verdict = read_verdict(reply)
                 if verdict is not None:
                     self._cache.add(key, verdict, self.section.model, self._scrub(reply)[:SPOKEN])
                     return
-                silent = False
-            if attempt < self.section.retries:
-                self._stop.wait(pause if silent else 0.0)
-        if silent:
-            raise JudgeError(
-                f"{self.where}.url must answer, got {reason} from {self.section.url} after "
-                f"{1 + self.section.retries} attempts. Start the server, or mend the URL, and run "
-                f"the command again: {len(self._cache)} verdicts are kept."
-            )
+                mute += 1
+            if mute == MUTE or self._stop.is_set():
+                return
+
+    def _give_up(self, reason: str) -> JudgeError:
+        return JudgeError(
+            f"{self.where}.url must answer, got {reason} from {self.section.url} after "
+            f"{1 + self.section.retries} attempts. Start the server, or mend the URL, and run "
+            f"the command again: {len(self._cache)} verdicts are kept."
+        )
 
     def _request(self, question: Question) -> str:
         """Send one request and return the reply's text.
@@ -214,7 +217,7 @@ class LlmJudge:
         sent = json.dumps(body).encode("ascii")
         try:
             response = self._client.post(self._url, content=sent)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             kind = type(error).__name__
             raise _PassingError(f"{kind}: {self._shorten(str(error)) or 'no answer'}") from error
         status = response.status_code
@@ -273,8 +276,8 @@ def read_template(path: str | None, where: str) -> str:
     missing = [f"{{{name}}}" for name in FIELDS if f"{{{name}}}" not in text]
     if missing:
         raise ConfigError(
-            f"{where}.template must hold {{prompt}}, {{first}} and {{second}}, got {path!r} without "
-            f"{' and '.join(missing)}. Add what is missing."
+            f"{where}.template must hold {{prompt}}, {{first}} and {{second}}, got {path!r} "
+            f"without {' and '.join(missing)}. Add what is missing."
         )
     return text
 

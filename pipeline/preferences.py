@@ -4,7 +4,7 @@ A comparison is one judge's preference between two stages' answers to one prompt
 percentiles over resampled prompts, for comparisons on one prompt are not independent.
 
 Departures from the literature:
-1. A tie is half a win for either side, in the models too: their likelihood takes fractions; Davidson
+1. A tie is half a win for either side, in the models too: a likelihood takes fractions. Davidson
    (1970) gives ties a parameter of their own. Half wins need none, and keep the order.
 2. Each coefficient has a normal prior of standard deviation ``PRIOR_SD``. It moves an estimate from
    a hundred comparisons in its third digit at most, and keeps one finite where every comparison was

@@ -88,4 +88,4 @@ def is_plain_url(url: str) -> bool:
     except ValueError:
         return False
     plain = not (parts.username or parts.password or parts.query or parts.fragment)
-    return parts.scheme in ("http", "https") and bool(host) and plain and url == url.strip()
+    return parts.scheme in ("http", "https") and bool(host) and plain and not re.search(r"\s", url)

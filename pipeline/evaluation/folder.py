@@ -1,7 +1,7 @@
 """Keep what was measured on each stage, so that a later evaluation measures only what is new.
 
-Each stage has three parts: few-shot tasks, perplexity, instruction following; a fourth where PPO is
-compared with best-of-n. A part is stored as soon as it is measured, its rows first and then its
+Each stage has three parts: few-shot tasks, perplexity, instruction following; more where PPO is
+compared with best-of-n, and stages with each other. A part is stored as soon as it is measured, its rows first and then its
 figures with the key of what they depend on; a kill loses at most the part at work. Put together
 from the parts of all stages are ``results.json``, ``summary.json`` and ``documents.jsonl``.
 
@@ -9,6 +9,7 @@ from the parts of all stages are ``results.json``, ``summary.json`` and ``docume
     texts/STAGE.jsonl         a row a held-out document: its loss
     completions/STAGE.jsonl   a row a prompt: its completion and what the judges say
     best_of/STAGE.jsonl       a row a completion: what the judges say, and its KL's sample
+    wins/STAGE.jsonl          a row a prompt: its completion, what it is worth, and its KL's sample
     stages/STAGE.json         the parts' keys and figures
 """
 
@@ -24,12 +25,13 @@ from pipeline.artifacts import write_json, write_text
 from pipeline.evaluation.following import win_rate_against
 from pipeline.records import read_jsonl
 
-PartName = Literal["fewshot", "perplexity", "following", "best_of"]
+PartName = Literal["fewshot", "perplexity", "following", "best_of", "win_rates"]
 ROWS: Mapping[PartName, str] = {
     "fewshot": "documents",
     "perplexity": "texts",
     "following": "completions",
     "best_of": "best_of",
+    "win_rates": "wins",
 }
 """The folder of each part's rows."""
 
