@@ -7,7 +7,7 @@ ties, prefers what it is shown first, and contradicts itself when the order is t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -146,6 +146,8 @@ def to_rows(value: Any) -> Any:
         return value._asdict()
     if is_dataclass(value):
         return {field.name: to_rows(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: to_rows(each) for key, each in value.items()}
     return [to_rows(each) for each in value] if isinstance(value, tuple) else value
 
 

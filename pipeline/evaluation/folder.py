@@ -1,9 +1,10 @@
 """Keep what was measured on each stage, so that a later evaluation measures only what is new.
 
 Each stage has three parts: few-shot tasks, perplexity, instruction following; more where PPO is
-compared with best-of-n, and stages with each other. A part is stored as soon as it is measured, its rows first and then its
-figures with the key of what they depend on; a kill loses at most the part at work. Put together
-from the parts of all stages are ``results.json``, ``summary.json`` and ``documents.jsonl``.
+compared with best-of-n, and stages with each other. A part is stored as soon as it is measured, its
+rows first and then its figures with the key of what they depend on; a kill loses at most the part
+at work. Put together from the parts of all stages are ``results.json``, ``summary.json`` and
+``documents.jsonl``.
 
     documents/STAGE.jsonl     a row a question, task and number of shots
     texts/STAGE.jsonl         a row a held-out document: its loss
