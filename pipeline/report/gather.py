@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,6 +84,7 @@ class RunRecord:
         accuracy: what the reward stage wrote in ``accuracy.json``.
         best_of: what ``evaluate`` wrote in ``best_of.json``, nothing where it was not asked to.
         preferences: what it wrote in ``people.json``: how often labelers preferred which stage.
+        wins: what it wrote in ``win_rates.json``, nothing where it was not asked to.
     """
 
     run_dir: Path
@@ -96,6 +97,7 @@ class RunRecord:
     accuracy: Mapping[str, Any]
     best_of: Mapping[str, Any]
     preferences: Sequence[Mapping[str, Any]]
+    wins: Mapping[str, Any] = field(default_factory=dict)
 
     def stage(self, name: str) -> StageRecord:
         """Return a stage's record, an empty one where there is no such stage."""
@@ -175,6 +177,7 @@ def gather(config: RunConfig) -> RunRecord:
         accuracy=_json(run_dir / "reward" / "accuracy.json"),
         best_of=_json(folder / "best_of.json"),
         preferences=_json(folder / "people.json").get("preferences", ()),
+        wins=_json(folder / "win_rates.json"),
     )
 
 

@@ -2,8 +2,8 @@
 
 The page makes no request (a content security policy forbids any), runs no script, and shows model
 text as text: Jinja2 escapes everything that is not an SVG drawn here. ``report.json`` holds the
-numbers that the page shows, ``tax.csv`` the tax table for a spreadsheet. The same run folder gives
-the same bytes: nothing in them is the time of writing.
+numbers that the page shows, ``tax.csv`` and ``win_rates.csv`` tables for a spreadsheet. The same
+run folder gives the same bytes: nothing in them is the time of writing.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from pipeline.report.sections import (
 )
 from pipeline.report.tax import MEAN, NO_PTX, PTX, TaxCell, ptx_start, recoveries, tax_table
 from pipeline.report.verdict import write_verdict
+from pipeline.report.wins import JUDGES, lay_out_wins, wins_numbers, write_wins_csv
 
 TAX_COLUMNS = (
     *("stage", "task", "shots", "score", "stderr", "n", "ece", "brier"),
@@ -54,11 +55,11 @@ TAX_COLUMNS = (
 
 
 def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dict[str, Any]:
-    """Write ``report.html``, ``report.json`` and ``tax.csv`` of a run, and return its headline.
+    """Write ``report.html``, ``report.json`` and the CSV tables of a run; return its headline.
 
     Args:
         config: the run's configuration.
-        folder: where the three files go.
+        folder: where the files go.
         section: title, notes and number of samples.
 
     Raises:
@@ -74,6 +75,7 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
     stages, palette = stage_rows(run), colours(run)
     scored = [name for name in run.evaluated if any(cell.stage == name for cell in tax)]
     headline = make_headline(run, glance)
+    wins = lay_out_wins(run)
     page = _environment().get_template("template.html.jinja")
     html = page.render(
         title=section.title,
@@ -96,7 +98,8 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         calibrated=any(row.ece is not None for row in tax.values()),
         following=following,
         scores=any(row.score is not None for row in following),
-        preferences=run.preferences,
+        # Where stages are compared by all judges, people stand in that table.
+        preferences=() if wins and wins.has_people else run.preferences,
         reward=reward,
         reward_source="reward/accuracy.json, label/manifest.json",
         ppo=ppo_charts(run),
@@ -104,6 +107,8 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         phases=PHASES,
         ppo_stages=[stage.name for stage in run.of_kind("ppo")],
         best_of=lay_out_best_of(run),
+        wins=wins,
+        names={judge: name for judge, (name, _) in JUDGES.items()},
         losses=loss_charts(run),
         loss_palette=dict(LOSSES.values()),
         samples=pick_samples(run, section.samples),
@@ -134,6 +139,7 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         "reward": reward,
         "ppo_health": health,
         **({"best_of": run.best_of} if run.best_of else {}),
+        **({"win_rates": wins_numbers(run, wins)} if wins else {}),
         "curves": {
             stage.name: {key: curve._asdict() for key, curve in stage.curves.items()}
             for stage in run.stages
@@ -145,6 +151,8 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         folder / "report.json", json.dumps(_finite(numbers), indent=1, ensure_ascii=False) + "\n"
     )
     _write(folder / "tax.csv", _csv(tax))
+    if wins:
+        _write(folder / "win_rates.csv", write_wins_csv(wins))
     return headline
 
 
