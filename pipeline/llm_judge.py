@@ -36,6 +36,8 @@ OWN_TEMPLATE = Path(__file__).with_name("judge_template.txt")
 FIELDS = ("prompt", "first", "second")
 PASSING = frozenset({408, 409, 425, 429})
 """Refusals that may be gone at the next attempt, as are all from 500 on."""
+FIRST_WAIT = 1.0
+"""Seconds after a first failure; doubled after each further one."""
 LONGEST_WAIT = 60.0
 """Seconds between two attempts, whatever the server asks for."""
 MUTE = 2
@@ -183,7 +185,7 @@ class LlmJudge:
             except _PassingError as error:
                 if attempt == self.section.retries:
                     raise self._give_up(str(error)) from error
-                self._stop.wait(min(error.wait or 2.0**attempt, LONGEST_WAIT))
+                self._stop.wait(min(error.wait or FIRST_WAIT * 2.0**attempt, LONGEST_WAIT))
             else:
                 verdict = read_verdict(reply)
                 if verdict is not None:
