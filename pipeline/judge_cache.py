@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
 from pipeline.errors import DataError
-from pipeline.records import read_log
+
 
 Verdict = Literal["first", "second", "tie"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -33,11 +34,8 @@ class VerdictCache:
         self._lock = threading.Lock()
         self._file: IO[bytes] | None = None
         self._verdicts: dict[str, Verdict] = {}
-        for number, row in enumerate(read_log(path), start=1):
-            if row.get("verdict") not in VERDICTS or not isinstance(row.get("key"), str):
-                what = "must hold a 'key' and a 'verdict'. Remove the line."
-                raise DataError.at(path, number, what)
-            self._verdicts[row["key"]] = row["verdict"]
+        for key, verdict in _read(path):
+            self._verdicts[key] = verdict
 
     def __len__(self) -> int:
         """Return how many verdicts there are."""
@@ -76,3 +74,25 @@ class VerdictCache:
             file.truncate(whole)
         file.seek(0, 2)
         return file
+
+
+def _read(path: Path) -> Iterator[tuple[str, Verdict]]:
+    """Yield keys and verdicts; a last line that was cut is left out."""
+    if not path.is_file():
+        return
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                row: Any = json.loads(line)
+                key, verdict = row["key"], row["verdict"]
+            except (ValueError, LookupError, TypeError) as error:
+                raise _damage(path, number) from error
+            if verdict not in VERDICTS or not isinstance(key, str):
+                raise _damage(path, number)
+            yield key, verdict
+
+
+def _damage(path: Path, number: int) -> DataError:
+    return DataError.at(path, number, "must hold a 'key' and a 'verdict'. Remove the line.")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -260,4 +260,4 @@ def test_a_conversation_is_written_with_its_roles():
 def test_text_that_is_no_unicode_can_be_judged(server, ask):
     (found,) = ask([Pair("p", "half \ud83d", "x")])
     assert found.preference == 1.0
-    assert json.dumps(server.asked[0])
+    assert any("half \ud83d" in body["messages"][0]["content"] for body in server.asked)
