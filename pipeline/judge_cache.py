@@ -33,9 +33,7 @@ class VerdictCache:
         self._path = path
         self._lock = threading.Lock()
         self._file: IO[bytes] | None = None
-        self._verdicts: dict[str, Verdict] = {}
-        for key, verdict in _read(path):
-            self._verdicts[key] = verdict
+        self._verdicts: dict[str, Verdict] = dict(_read(path))
 
     def __len__(self) -> int:
         """Return how many verdicts there are."""
