@@ -14,7 +14,6 @@ from typing import IO, Any, Literal, get_args
 
 from pipeline.errors import DataError
 
-
 Verdict = Literal["first", "second", "tie"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 

@@ -193,9 +193,7 @@ def rate_strengths(
     ]
 
 
-def fit_logistic(
-    design: Floats, won: Floats, trials: Floats, prior_sd: float = PRIOR_SD
-) -> Floats:
+def fit_logistic(design: Floats, won: Floats, trials: Floats, prior_sd: float = PRIOR_SD) -> Floats:
     """Fit logistic models to shares of wins, many at a time, by Newton's method.
 
         L(b) = sum_i won_i log sigmoid(x_i b) + (trials_i - won_i) log sigmoid(-x_i b)

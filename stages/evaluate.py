@@ -96,8 +96,7 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
             config, name, section, models, workers, stage.folder, comparisons, scorer
         )
         summary = {
-            model: {**summary[model], **_join(model, compared, preferred, won)}
-            for model in models
+            model: {**summary[model], **_join(model, compared, preferred, won)} for model in models
         }
         stage.metrics.rewind(0)
         for step, (model, figures) in enumerate(summary.items()):

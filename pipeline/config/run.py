@@ -30,7 +30,6 @@ from pipeline.config.schema import (
     type_at,
 )
 from pipeline.config.sft import SftSection
-from pipeline.config.win_rates import WinRatesSection
 from pipeline.errors import ConfigError, nearest
 
 SECTIONS: dict[str, type[Section]] = {
@@ -258,13 +257,8 @@ def _check_references(config: RunConfig) -> None:
         if isinstance(section, SampleSection):
             for stage in section.stages:
                 _check_reference(config, f"{name}.stages", stage, ("pretrain", "sft", "ppo"))
-        if isinstance(section, EvaluateSection) and section.best_of:
-            path = f"{name}.best_of"
-            kinds = ("pretrain", "sft", "ppo")
-            _check_reference(config, f"{path}.stage", section.best_of.stage, kinds)
-            _check_reference(config, f"{path}.reward", section.best_of.reward, ("reward",))
-        if isinstance(section, EvaluateSection) and section.win_rates:
-            _check_compared(config, f"{name}.win_rates", section.win_rates)
+        if isinstance(section, EvaluateSection):
+            _check_compared(config, name, section)
         if isinstance(section, PretrainSection) and not (config.top.base or section.tokens):
             raise ConfigError(
                 f"{name}.tokens must be positive when base is null, got 0. "
@@ -272,15 +266,22 @@ def _check_references(config: RunConfig) -> None:
             )
 
 
-def _check_compared(config: RunConfig, path: str, asked: WinRatesSection) -> None:
-    """Check the stages that win rates are asked of, and their judge."""
+def _check_compared(config: RunConfig, name: str, section: EvaluateSection) -> None:
+    """Check the stages that an evaluation compares, and the judges."""
     models = ("pretrain", "sft", "ppo")
+    if section.best_of:
+        path = f"{name}.best_of"
+        _check_reference(config, f"{path}.stage", section.best_of.stage, models)
+        _check_reference(config, f"{path}.reward", section.best_of.reward, ("reward",))
+    asked = section.win_rates
+    if asked is None:
+        return
     for i, stage in enumerate(asked.stages):
-        _check_reference(config, f"{path}.stages[{i}]", stage, models)
+        _check_reference(config, f"{name}.win_rates.stages[{i}]", stage, models)
     if asked.against is not None:
-        _check_reference(config, f"{path}.against", asked.against, models)
+        _check_reference(config, f"{name}.win_rates.against", asked.against, models)
     if asked.reward is not None:
-        _check_reference(config, f"{path}.reward", asked.reward, ("reward",))
+        _check_reference(config, f"{name}.win_rates.reward", asked.reward, ("reward",))
 
 
 def _check_start(config: RunConfig, name: str) -> None:

@@ -136,9 +136,7 @@ class AnswerMeter:
         """Return the rows with their samples of the policy's KL from the start, in nats."""
         formatter = Formatter(load_tokenizer(start.tokenizer))
         places = range(self.workers.rank, len(rows), self.workers.world_size)
-        before = [
-            formatter.prompt_ids(self._by_id[rows[i]["prompt_id"]].messages) for i in places
-        ]
+        before = [formatter.prompt_ids(self._by_id[rows[i]["prompt_id"]].messages) for i in places]
         after = [rows[i]["ids"] for i in places]
         reference: Any = self.workers.place(load_policy(start.path))
         temperature, pad_id = self.decoding.temperature, formatter.pad_id

@@ -113,9 +113,7 @@ def _checkpoints(config: RunConfig, stage: str) -> Iterator[Contestant]:
             continue
         made = verify_folder(checkpoint, f"Remove {checkpoint}.")
         tokenizer = model_of(config, section.init)
-        yield Contestant(
-            f"{stage}.{step}", checkpoint / part, tokenizer, made, section.init, step
-        )
+        yield Contestant(f"{stage}.{step}", checkpoint / part, tokenizer, made, section.init, step)
 
 
 def _start_of(config: RunConfig, stage: str) -> str | None:

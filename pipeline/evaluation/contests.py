@@ -117,7 +117,9 @@ def describe_point(
         seed: of the resampling.
     """
     rates = {
-        judge: bootstrap_mean([one.preference for one in own], [one.prompt for one in own], seed=seed)
+        judge: bootstrap_mean(
+            [one.preference for one in own], [one.prompt for one in own], seed=seed
+        )
         for judge, own in judgments.items()
         if own
     }

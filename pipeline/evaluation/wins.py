@@ -110,9 +110,7 @@ class WinRateEvaluator:
         self.workers.on_main(lambda: write_json(self.folder / WIN_RATES, written))
         return flatten_figures(judges, rival)
 
-    def _compare(
-        self, pairs: Pairs, answers: Mapping[str, Answers]
-    ) -> dict[str, list[Comparison]]:
+    def _compare(self, pairs: Pairs, answers: Mapping[str, Answers]) -> dict[str, list[Comparison]]:
         """Return the comparisons of pairs of contestants, by judge."""
         found = {
             judge: [

@@ -27,7 +27,12 @@ def test_verdicts_survive_and_a_cut_line_costs_only_itself(path):
     with path.open("ab") as file:
         file.write(b'{"key": "c", "verd')
     again = VerdictCache(path)
-    assert (len(again), again.find("a"), again.find("b"), again.find("c")) == (2, "first", "tie", None)
+    assert (len(again), again.find("a"), again.find("b"), again.find("c")) == (
+        2,
+        "first",
+        "tie",
+        None,
+    )
     again.add("c", "second", "m", "[[B]]")
     again.close()
     again.add("d", "tie", "m", "[[tie]]")

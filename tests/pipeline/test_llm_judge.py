@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -214,7 +213,9 @@ def test_a_key_that_is_not_there_or_no_header_is_refused(ask, monkeypatch, value
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     if value is not None:
         monkeypatch.setenv("JUDGE_KEY", value)
-    with pytest.raises(ConfigError, match=r"api_key_env must name a variable .*'JUDGE_KEY'") as caught:
+    with pytest.raises(
+        ConfigError, match=r"api_key_env must name a variable .*'JUDGE_KEY'"
+    ) as caught:
         ask(api_key_env="JUDGE_KEY")
     assert value is None or not value.strip() or value not in str(caught.value)
 

@@ -124,15 +124,14 @@ def test_a_policys_way_has_its_kl_from_its_start(trained):
     formatter = Formatter(load_tokenizer(config.run_dir / "sft" / "model"))
     rows = rows_of(trained, "completions", "ppo")
     given = ([formatter.prompt_ids(p.messages) for p in prompts], [row["ids"] for row in rows])
-    ours, theirs = (
-        sequence_logprobs(model, *given, 1.0, formatter.pad_id, 10) for model in models
-    )
+    ours, theirs = (sequence_logprobs(model, *given, 1.0, formatter.pad_id, 10) for model in models)
     expected = sum(a - b for a, b in zip(ours, theirs, strict=True)) / 10
     assert end["kl"]["estimate"] == pytest.approx(expected, abs=1e-4)
     by_gold, by_reward = end["win_rates"]["gold"], end["win_rates"]["reward"]
-    assert by_reward["estimate"] == wins_of(trained)["judges"]["reward"]["pairs"][3]["win_rate"][
-        "estimate"
-    ]
+    assert (
+        by_reward["estimate"]
+        == wins_of(trained)["judges"]["reward"]["pairs"][3]["win_rate"]["estimate"]
+    )
     assert by_gold["low"] <= by_gold["estimate"] <= by_gold["high"]
     assert set(end["overstated"]) == {"gold"}
 
@@ -258,14 +257,16 @@ def test_a_language_model_judges_and_is_not_asked_twice(trained, server):
     assert len(server.asked) == asked, "what was judged stays, whatever is overwritten"
 
 
-def test_a_judge_that_is_down_costs_nothing_that_was_done(trained, server, scored, capsys):
+def test_a_judge_that_is_down_costs_nothing_that_was_done(trained, server, scored):
     trained["evaluate"]["win_rates"] = {
         "against": "sft",
         "judge": {"url": server.url, "model": "m", "retries": 1, "concurrency": 1},
     }
     kept = server.answer
     server.answer = lambda body: kept(body) if len(server.asked) < 8 else refuse(502)
-    with pytest.raises(JudgeError, match=r"evaluate\.win_rates\.judge\.url must answer.*7 verdicts"):
+    with pytest.raises(
+        JudgeError, match=r"evaluate\.win_rates\.judge\.url must answer.*7 verdicts"
+    ):
         run(trained)
     manifest = Manifest.read(folder_of(trained))
     assert (manifest.status, manifest.error.partition(":")[0]) == ("failed", "JudgeError")
@@ -283,7 +284,9 @@ def test_a_judge_that_gives_no_verdicts_is_no_judge(trained, server):
     server.answer = lambda _: say("I like both.")
     judge = {"url": server.url, "model": "m"}
     trained["evaluate"]["win_rates"] = {"stages": ["sft", "ppo"], "judge": judge}
-    with pytest.raises(JudgeError, match=r"must reply with a verdict, got none from 'm' on \d+ of 10"):
+    with pytest.raises(
+        JudgeError, match=r"must reply with a verdict, got none from 'm' on \d+ of 10"
+    ):
         run(trained)
 
 

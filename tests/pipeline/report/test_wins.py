@@ -94,6 +94,7 @@ def write(config: RunConfig, tmp_path: Path) -> Callable[[], tuple[str, dict[str
 
 
 def test_a_run_without_them_has_no_such_section(run_dir, write, config, tmp_path) -> None:
+    assert run_dir.is_dir()
     assert lay_out_wins(gather(config)) is None
     section, numbers = write()
     assert (section, "win_rates" in numbers) == ("", False)
@@ -110,7 +111,7 @@ def test_every_judges_pairs_strengths_and_habits_are_shown(found, write, config)
     assert numbers["win_rates"]["judges"] == found["judges"]
     pair = found["judges"]["llm"]["pairs"][1]
     rate = pair["win_rate"]
-    shown = f"{100 * rate['estimate']:.1f}<span class=\"sub\">{100 * rate['low']:.1f} to "
+    shown = f'{100 * rate["estimate"]:.1f}<span class="sub">{100 * rate["low"]:.1f} to '
     assert f"<td>language model</td><td>{shown}" in section
     controlled = pair["length_controlled"]["win_rate"]
     assert f"<td>{100 * controlled['estimate']:.1f}<span" in section
@@ -123,6 +124,7 @@ def test_every_judges_pairs_strengths_and_habits_are_shown(found, write, config)
 
 
 def test_what_is_not_finite_is_said_and_not_shown_as_a_number(found, write) -> None:
+    assert found["judges"]["people"]["strengths"][1]["separated"]
     section, _ = write()
     # People preferred one of two stages every time: no finite strength, no length apart from it.
     assert section.count("unbounded</span>") == 1
@@ -201,7 +203,8 @@ def test_a_way_of_unknown_length_is_told_and_not_drawn(found, run_dir, config, w
     assert "<svg" not in section
 
 
-def test_people_stand_in_one_table(found, run_dir, config, write, tmp_path) -> None:
+def test_people_stand_in_one_table(found, run_dir, write, tmp_path) -> None:
+    assert "people" in found["judges"]
     row = {"stage": "ppo", "against": "sft", "judge": "people", "win_rate": 0.5, "low": 0.4}
     people = {"preferences": [{**row, "high": 0.6, "prompts": 4, "comparisons": 8}]}
     (run_dir / "evaluate" / "people.json").write_text(json.dumps(people), encoding="utf-8")
