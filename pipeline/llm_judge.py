@@ -165,18 +165,25 @@ class LlmJudge:
             futures = [pool.submit(self._settle, key, missing[key]) for key in missing]
             try:
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            except BaseException:
-                self._stop.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-            failed = next((error for each in done if (error := each.exception())), None)
-            if failed is not None:
+            finally:
                 # Those under way end with their attempt; what they bring is kept.
                 self._stop.set()
                 pool.shutdown(wait=True, cancel_futures=True)
-                raise failed
+        failed = next((error for each in done if (error := each.exception())), None)
+        if failed is not None:
+            raise failed
 
     def _settle(self, key: str, question: Question) -> None:
+        """Ask a question; the first that cannot be settled stops all others."""
+        if self._stop.is_set():
+            return
+        try:
+            self._insist(key, question)
+        except BaseException:
+            self._stop.set()
+            raise
+
+    def _insist(self, key: str, question: Question) -> None:
         """Ask until there is a verdict or the attempts are used up, and keep it."""
         mute = 0
         for attempt in range(1 + self.section.retries):
