@@ -15,9 +15,11 @@ from pipeline.config.evaluate import ReportSection
 from pipeline.config.run import RunConfig
 from pipeline.evaluation.contests import describe_point, describe_start
 from pipeline.preferences import Comparison
+from pipeline.records import write_jsonl
 from pipeline.report.gather import gather
 from pipeline.report.page import write_report
 from pipeline.report.wins import lay_out_wins, read_interval
+from pipeline.runs import Manifest
 from pipeline.win_rates import describe_judge, to_rows
 
 LINE = ["pretrain", "sft@ppo_init", "ppo"]
@@ -51,6 +53,23 @@ def answers(lift: float, kl: float) -> dict[str, dict[str, float]]:
     return {
         str(i): {"score": random.normal(lift), "log_ratio": random.normal(kl)} for i in range(60)
     }
+
+
+@pytest.fixture
+def run_dir(config: RunConfig) -> Path:
+    """Make a run folder of what win rates are shown beside, and nothing else."""
+    folder = config.run_dir
+    (folder / "evaluate").mkdir(parents=True)
+    (folder / "ppo").mkdir()
+    Manifest("label", "complete", 0, "", metrics={"simulated": True}).write(_made(folder / "label"))
+    rows = [{"step": step, "objective/kl": 0.5 * step} for step in (1, 2, 3)]
+    write_jsonl(folder / "ppo" / "metrics.jsonl", rows)
+    return folder
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture
@@ -116,7 +135,7 @@ def test_every_judges_pairs_strengths_and_habits_are_shown(found, write, config)
     controlled = pair["length_controlled"]["win_rate"]
     assert f"<td>{100 * controlled['estimate']:.1f}<span" in section
     strength = found["judges"]["gold"]["strengths"][2]["strength"]
-    assert f"<td>{strength['estimate']:.2f}<span".replace("-", MINUS) in section
+    assert f"<td>{strength['estimate']:+.2f}<span".replace("-", MINUS) in section
     habits = found["judges"]["llm"]
     assert "judge-1" in section
     assert f"<td>{100 * habits['first_preferred']['estimate']:.1f}<span" in section
