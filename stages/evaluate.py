@@ -195,9 +195,10 @@ def _check_judge(name: str, section: EvaluateSection) -> None:
 
 def _find_scorer(config: RunConfig, section: EvaluateSection) -> str | None:
     """Return the stage whose reward model judges: as named, else the first complete, else none."""
-    if section.win_rates is None or section.win_rates.reward is not None:
-        return section.win_rates and section.win_rates.reward
-    return next(iter(_complete(config, "reward")), None)
+    asked = section.win_rates
+    if asked is None:
+        return None
+    return asked.reward or next(iter(_complete(config, "reward")), None)
 
 
 def _hash_win_rates(

@@ -82,8 +82,8 @@ class WinRateEvaluator:
         by_name = {each.name: each for each in contestants}
         answers: dict[str, Answers] = {}
         for name, contestant in by_name.items():
-            rows = self.meter.measure(contestant, by_name.get(contestant.start or ""))
-            answers[name] = {str(row["prompt_id"]): row for row in rows}
+            measured = self.meter.measure(contestant, by_name.get(contestant.start or ""))
+            answers[name] = {str(row["prompt_id"]): row for row in measured}
         finished = [each.name for each in contestants if each.step is None]
         asked = self.section.stages
         compared = [name for name in finished if not asked or name in asked]

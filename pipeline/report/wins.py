@@ -27,6 +27,13 @@ JUDGES = {
 }
 """What a judge is called and the colour of its line."""
 SCORE = ("mean score, right axis", 0)
+IN_TRAINING = ("reward in training", 5)
+"""Win rates that PPO logged on its own held-out prompts."""
+COLUMNS = (
+    *("judge", "stage", "against", "win_rate", "low", "high", "ties"),
+    *("length_controlled", "length_controlled_low", "length_controlled_high"),
+    *("characters_longer", "prompts", "comparisons"),
+)
 MEASURED, BEST_OF, HELD_OUT, ROLLOUTS = (
     "these answers",
     f"{EVALUATE}/best_of.json",
@@ -149,28 +156,29 @@ def lay_out_wins(run: RunRecord) -> Wins | None:
     used = {judge for way in drawn for point in way.points for judge in point.rates}
     scored = any(point.score for way in drawn for point in way.points)
     palette = {name: colour for judge, (name, colour) in JUDGES.items() if judge in used}
+    if any(list(_training(run, way.stage)) for way in drawn):
+        palette |= dict([IN_TRAINING])
+    if scored:
+        palette |= dict([SCORE])
     return Wins(
         pairs=[row for judge, figures in found.items() for row in _pairs(judge, figures)],
         strengths=_strengths(found),
         judges=[_judge(judge, figures) for judge, figures in found.items()],
         ways=ways,
-        charts=[_chart(way) for way in drawn],
-        palette=palette | (dict([SCORE]) if scored and drawn else {}),
+        charts=[_chart(run, way) for way in drawn],
+        palette=palette,
     )
 
 
 def write_wins_csv(wins: Wins) -> str:
     """Return the table of pairs for a spreadsheet, rates as fractions."""
     text = io.StringIO()
-    names = ("judge", "stage", "against", "win_rate", "low", "high", "ties")
-    names += ("length_controlled", "length_controlled_low", "length_controlled_high")
-    names += ("characters_longer", "prompts", "comparisons")
-    table = csv.DictWriter(text, names, lineterminator="\n")
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     for row in wins.pairs:
         ends = row.controlled or (None, None, None)
         values = (row.judge, row.stage, row.against, *row.rate, row.ties, *ends, row.extra)
-        table.writerow(dict(zip(names, (*values, row.prompts, row.comparisons), strict=True)))
+        table.writerow(dict(zip(COLUMNS, (*values, row.prompts, row.comparisons), strict=True)))
     return text.getvalue()
 
 
@@ -281,21 +289,33 @@ def _describe(last: WayPoint, stage: str, start: str) -> Iterator[str]:
         )
 
 
-def _chart(way: Way) -> Chart:
-    placed = [point for point in way.points if point.kl is not None]
-    first, *later = sorted(placed, key=lambda point: point.kl.estimate if point.kl else 0.0)
+def _chart(run: RunRecord, way: Way) -> Chart:
+    placed = sorted(
+        ((point.kl, point) for point in way.points if point.kl is not None),
+        key=lambda item: item[0].estimate,
+    )
     even = Interval(0.5, 0.5, 0.5)
-    lines = {}
+    lines: dict[str, tuple[int, list[tuple[Interval, Interval]]]] = {}
     for judge, (name, colour) in JUDGES.items():
-        points = [(point.kl, point.rates[judge]) for point in later if judge in point.rates]
+        points = [(kl, point.rates[judge]) for kl, point in placed if judge in point.rates]
         if points:
-            # Its start is as often better as worse than itself.
-            start = [(first.kl, even)] if first.name == way.start else []
+            # A policy is as often better as worse than itself.
+            start = [(kl, even) for kl, point in placed if point.name == way.start]
             lines[name] = (colour, [*start, *points])
-    scores = [(point.kl, point.score) for point in (first, *later) if point.score]
+    if logged := list(_training(run, way.stage)):
+        lines[IN_TRAINING[0]] = (IN_TRAINING[1], logged)
+    scores = [(kl, point.score) for kl, point in placed if point.score is not None]
     title = f"{way.stage}: win rate against {way.start}, and score"
     name = "wins-" + way.stage.replace("@", "-")
     return draw_overoptimisation(name, title, lines, scores, SCORE[1], SOURCE)
+
+
+def _training(run: RunRecord, stage: str) -> Iterator[tuple[Interval, Interval]]:
+    """Yield KL and win rate of the evaluations in training, in the order of their KL."""
+    kls, rates = (run.stage(stage).curves.get(key) for key in (HELD_OUT, "eval/win_rate"))
+    if kls is not None and rates is not None and kls.steps == rates.steps:
+        for kl, rate in sorted(zip(kls.values, rates.values, strict=True)):
+            yield Interval(kl, kl, kl), Interval(rate, rate, rate)
 
 
 def _intervals(found: Any) -> dict[str, Interval]:
