@@ -11,6 +11,7 @@ Departures from the literature:
    won (``separated`` says so: the data alone put it at infinity).
 3. The length model is one of a pair of stages. AlpacaEval fits the difficulty of each instruction
    as well, over many models; with one comparison a prompt it cannot be told from chance.
+4. Equal answers say nothing of length: they stay ties, and the length model is one of the others.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Comparison:
         longer: characters of the stage's answer less those of the other's.
         first: for each time that the pair was shown, 1 where the answer shown first was preferred,
             0 where the second, 1/2 neither; empty where the judge sees no order.
+        same: whether the two answers are the same text.
     """
 
     prompt: str
@@ -53,6 +55,7 @@ class Comparison:
     preference: float
     longer: int
     first: tuple[float, ...] = ()
+    same: bool = False
 
     @property
     def reversed(self) -> Comparison:
@@ -107,30 +110,36 @@ def control_length(
 ) -> LengthControlled | None:
     """Return the win rate that one stage has over another at equal lengths.
 
-        P(win) = sigmoid(theta + phi * tanh(d / sd(d))),   win rate = sigmoid(theta)
+        P(win) = sigmoid(theta + phi * tanh(d / sd(d))),   win rate = q / 2 + (1 - q) sigmoid(theta)
 
-    with d the stage's length less the other's. Dubois et al. 2024, without their term of the
-    instruction's difficulty.
+    with d the stage's length less the other's where the answers differ, and q the share of equal
+    ones. Dubois et al. 2024, without their term of the instruction's difficulty.
 
     Returns:
         The figures, or None where all d are equal: nothing tells length from stage.
     """
-    differences = np.array([one.longer for one in comparisons], dtype=np.float64)
-    spread = float(differences.std())
+    differ = np.array([not one.same for one in comparisons])
+    differences = np.array([one.longer for one in comparisons], dtype=np.float64)[differ]
+    spread = float(differences.std()) if differences.size else 0.0
     if spread == 0:
         return None
     feature = np.tanh(differences / spread)
     design = np.stack([np.ones_like(feature), feature], axis=1)
-    won = np.array([one.preference for one in comparisons])
-    theta, phi = fit_logistic(design, won, np.ones_like(won))
+    won = np.array([one.preference for one in comparisons])[differ]
 
-    def resampled(weights: Floats) -> Floats:
-        return fit_logistic(design, weights * won, weights)[:, 0]
+    def fit(weights: Floats) -> Floats:
+        own = weights[:, differ]
+        return fit_logistic(design, own * won, own)
 
-    thetas = _resample([one.prompt for one in comparisons], resampled, seed, samples)
+    def rate(weights: Floats) -> Floats:
+        kept = weights[:, differ].sum(axis=1) / weights.sum(axis=1)
+        return np.asarray(0.5 * (1.0 - kept) + kept * expit(fit(weights)[:, 0]))
+
+    whole = np.ones((1, len(comparisons)))
+    rates = _resample([one.prompt for one in comparisons], rate, seed, samples)
     return LengthControlled(
-        win_rate=Interval(*(float(expit(value)) for value in _interval(theta, thetas))),
-        coefficient=float(phi),
+        win_rate=_interval(float(rate(whole)[0]), rates),
+        coefficient=float(fit(whole)[0, 1]),
         separated=is_separated(feature, won),
     )
 

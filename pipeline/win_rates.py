@@ -31,6 +31,7 @@ class PairFigures:
     Attributes:
         win_rate: share of comparisons won, ties half.
         ties: share of comparisons without a preference.
+        same: share of comparisons of equal answers; ties all of them.
         longer: characters that the stage's answers are longer, on average.
         length_controlled: the same at equal lengths; None where the lengths always differ alike.
         prompts: how many were asked.
@@ -41,6 +42,7 @@ class PairFigures:
     against: str
     win_rate: Interval
     ties: float
+    same: float
     longer: float
     length_controlled: LengthControlled | None
     prompts: int
@@ -133,6 +135,7 @@ def describe_pair(
         against=one.against,
         win_rate=bootstrap_mean([each.preference for each in comparisons], prompts, seed=seed),
         ties=_share_of_ties(comparisons),
+        same=float(np.mean([each.same for each in comparisons])),
         longer=float(np.mean([each.longer for each in comparisons])),
         length_controlled=control_length(comparisons, seed=seed, samples=samples),
         prompts=len(set(prompts)),

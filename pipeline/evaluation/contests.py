@@ -64,6 +64,7 @@ def compare_values(
                 against,
                 _prefer(row, other, key),
                 len(row["completion"]) - len(other["completion"]),
+                same=row["completion"] == other["completion"],
             )
 
 

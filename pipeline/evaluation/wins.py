@@ -183,6 +183,7 @@ class WinRateEvaluator:
                 verdict.preference,
                 len(pair.ours) - len(pair.theirs),
                 verdict.first,
+                same=pair.ours == pair.theirs,
             )
             for (prompt, ours, theirs), pair, verdict in zip(
                 asked, questions, verdicts, strict=True

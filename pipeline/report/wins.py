@@ -30,7 +30,7 @@ SCORE = ("mean score, right axis", 0)
 IN_TRAINING = ("reward in training", 5)
 """Win rates that PPO logged on its own held-out prompts."""
 COLUMNS = (
-    *("judge", "stage", "against", "win_rate", "low", "high", "ties"),
+    *("judge", "stage", "against", "win_rate", "low", "high", "ties", "same"),
     *("length_controlled", "length_controlled_low", "length_controlled_high"),
     *("characters_longer", "prompts", "comparisons"),
 )
@@ -49,6 +49,7 @@ class PairRow:
 
     Attributes:
         judge: the judge's key.
+        same: share of comparisons of equal answers, which are ties.
         controlled: the win rate at equal lengths; None where it was not estimated.
         longer_wins: log odds by which a longer answer is preferred; None as above.
         separated: whether length and stage cannot be told apart.
@@ -60,6 +61,7 @@ class PairRow:
     against: str
     rate: Interval
     ties: float | None
+    same: float | None
     controlled: Interval | None
     longer_wins: float | None
     separated: bool
@@ -177,7 +179,16 @@ def write_wins_csv(wins: Wins) -> str:
     table.writeheader()
     for row in wins.pairs:
         ends = row.controlled or (None, None, None)
-        values = (row.judge, row.stage, row.against, *row.rate, row.ties, *ends, row.extra)
+        values = (
+            row.judge,
+            row.stage,
+            row.against,
+            *row.rate,
+            row.ties,
+            row.same,
+            *ends,
+            row.extra,
+        )
         table.writerow(dict(zip(COLUMNS, (*values, row.prompts, row.comparisons), strict=True)))
     return text.getvalue()
 
@@ -198,6 +209,7 @@ def _pairs(judge: str, figures: Mapping[str, Any]) -> Iterator[PairRow]:
                 against=str(row["against"]),
                 rate=rate,
                 ties=number(row.get("ties")),
+                same=number(row.get("same")),
                 controlled=read_interval(controlled.get("win_rate")),
                 longer_wins=number(controlled.get("coefficient")),
                 separated=bool(controlled.get("separated")),

@@ -195,6 +195,19 @@ def test_what_length_alone_won_is_gone_at_equal_lengths():
     assert turned.coefficient == pytest.approx(found.coefficient, abs=1e-9)
 
 
+def test_equal_answers_stay_ties_and_say_nothing_of_length():
+    items, _ = length_driven(300, -1.0, 0.8, -30, seed=4)
+    alone = control_length(items, seed=0, samples=50)
+    same = [Comparison(f"s{i}", "ppo", "sft", 0.5, 0, same=True) for i in range(100)]
+    found = control_length([*items, *same], seed=0, samples=50)
+    assert alone is not None
+    assert found is not None
+    assert found.coefficient == pytest.approx(alone.coefficient, abs=1e-9)
+    assert found.win_rate.estimate == pytest.approx(0.125 + 0.75 * alone.win_rate.estimate)
+    assert found.win_rate.low < found.win_rate.estimate < found.win_rate.high
+    assert control_length(same, seed=0) is None
+
+
 def test_a_judge_blind_to_length_keeps_the_win_rate():
     items, _ = length_driven(3000, 0.0, 1.0, 10, seed=3)
     found = control_length(items, seed=0, samples=20)

@@ -30,7 +30,7 @@ def test_the_higher_value_wins_and_equal_answers_tie_whatever_their_scores():
     assert found == [
         Comparison("p", "ppo", "sft", 1.0, 6),
         Comparison("q", "ppo", "sft", 0.5, 0),
-        Comparison("r", "ppo", "sft", 0.5, 0),
+        Comparison("r", "ppo", "sft", 0.5, 0, same=True),
     ]
     assert list(compare_values("utility", "ppo", "sft", ours, theirs)) == []
 

@@ -131,7 +131,7 @@ def test_every_judges_pairs_strengths_and_habits_are_shown(found, write, config)
     pair = found["judges"]["llm"]["pairs"][1]
     rate = pair["win_rate"]
     shown = f'{100 * rate["estimate"]:.1f}<span class="sub">{100 * rate["low"]:.1f} to '
-    assert f"<td>language model</td><td>{shown}" in section
+    assert f'<td class="text">language model</td><td>{shown}' in section
     controlled = pair["length_controlled"]["win_rate"]
     assert f"<td>{100 * controlled['estimate']:.1f}<span" in section
     strength = found["judges"]["gold"]["strengths"][2]["strength"]
@@ -147,7 +147,7 @@ def test_what_is_not_finite_is_said_and_not_shown_as_a_number(found, write) -> N
     section, _ = write()
     # People preferred one of two stages every time: no finite strength, no length apart from it.
     assert section.count("unbounded</span>") == 1
-    row = section[section.rindex("<td>people</td>") :]
+    row = section[section.rindex('<td class="text">people</td>') :]
     assert "n/a" in row[: row.index("</tr>")]
 
 
