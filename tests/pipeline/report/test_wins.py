@@ -186,6 +186,19 @@ def test_the_spreadsheet_has_the_pages_pairs(found, write, tmp_path) -> None:
         assert int(written["comparisons"]) == row["comparisons"]
 
 
+def test_evaluations_in_training_are_drawn_beside_it(found, run_dir, write) -> None:
+    assert found["trajectories"]
+    rows = [
+        {"step": step, "eval/kl": kl, "eval/win_rate": rate}
+        for step, kl, rate in ((1, 0.5, 0.6), (2, 4.0, 0.8), (3, 2.0, 0.7))
+    ]
+    write_jsonl(run_dir / "ppo" / "metrics.jsonl", rows)
+    section, numbers = write()
+    assert "by reward in training 60.0 % at 0.500 nats, 70.0 % at 2 nats, 80.0 %" in section
+    assert "</svg>reward in training</li>" in section
+    assert numbers["curves"]["ppo"]["eval/win_rate"]["values"] == [0.6, 0.8, 0.7]
+
+
 def drop_kl(run_dir: Path, found: dict[str, Any]) -> None:
     for point in found["trajectories"][0]["points"][1:]:
         point["kl"] = None
