@@ -48,6 +48,10 @@ class RewardError(SteerlineError):
     """Report a reward that fails, or gives something else than one finite number a completion."""
 
 
+class JudgeError(SteerlineError):
+    """Report a judging language model that is out of reach, or gives no verdict."""
+
+
 class DivergedError(SteerlineError):
     """Report a training whose numbers are no longer finite."""
 

@@ -42,7 +42,9 @@ ResultT = TypeVar("ResultT")
 STORE = "store:"
 """How the sources of a manifest name the label store; the hash is that of its snapshot."""
 PREVIOUS = ".previous"
-KEPT = (".lock", PREVIOUS)
+JUDGMENTS = "judgments"
+"""Folder of what a stage has paid for: true whatever its inputs are."""
+KEPT = (".lock", PREVIOUS, JUDGMENTS)
 PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "lm_eval")
 
 

@@ -16,7 +16,9 @@ from pipeline.config.schema import to_plain
 from pipeline.data import hash_sources, read_prompts
 from pipeline.distributed import Workers
 from pipeline.errors import ConfigError, RunError
+from pipeline.evaluation.answers import AnswerMeter
 from pipeline.evaluation.best_of import BEST_OF, BestOfEvaluator, Subject
+from pipeline.evaluation.contestants import find_contestants, hash_win_rates
 from pipeline.evaluation.equal_kl import flatten_figures
 from pipeline.evaluation.evaluator import Evaluator, needs_reward
 from pipeline.evaluation.folder import PartName
@@ -29,7 +31,9 @@ from pipeline.evaluation.people import (
     read_comparisons,
 )
 from pipeline.evaluation.toxicity import hash_toxicity
+from pipeline.evaluation.wins import WIN_RATES, WinRateEvaluator
 from pipeline.labeling import open_store
+from pipeline.llm_judge import read_key, read_template
 from pipeline.report.gate import check_tax
 from pipeline.runs import Manifest, hash_parent, model_of, open_stage
 from pipeline.store.judged import Judged
@@ -63,6 +67,7 @@ def _measure(config: RunConfig, name: str, workers: Workers, *, force: bool) -> 
         raise ConfigError(
             f"{name} must have tasks, perplexity or prompts, got none. Add what to measure."
         )
+    _check_judge(name, section)
     models = workers.on_main(lambda: _complete(config, *MAKE_A_MODEL))
     if not models:
         raise RunError(
@@ -73,12 +78,18 @@ def _measure(config: RunConfig, name: str, workers: Workers, *, force: bool) -> 
     if needs_reward(read_prompts(section.prompts, config.seed)):
         reward = workers.on_main(lambda: next(iter(_complete(config, "reward")), None))
     comparisons = workers.on_main(lambda: _ask_labelers(config))
+    scorer = workers.on_main(lambda: _find_scorer(config, section))
     with open_stage(
         config,
         name,
         parents=[*models, *([reward] if reward else [])],
         sources=hash_inputs(section, config.seed),
-        additions=workers.on_main(lambda: _hash_additions(config, name, section, comparisons)),
+        additions=workers.on_main(
+            lambda: {
+                **_hash_additions(config, name, section, comparisons),
+                **_hash_win_rates(config, name, section, scorer),
+            }
+        ),
         crew=workers,
         force=force,
         grows=True,
@@ -99,9 +110,11 @@ def _measure(config: RunConfig, name: str, workers: Workers, *, force: bool) -> 
         summary = workers.on_main(lambda: evaluator.store.merge(models, RIVAL, parts))
         compared = _compare_with_best_of(config, section, workers, stage.folder)
         preferred = workers.on_main(lambda: _write_preferences(comparisons, stage.folder))
+        won = _compare_stages(
+            config, name, section, models, workers, stage.folder, comparisons, scorer
+        )
         summary = {
-            model: {**summary[model], **compared.get(model, {}), **preferred.get(model, {})}
-            for model in models
+            model: {**summary[model], **_join(model, compared, preferred, won)} for model in models
         }
         stage.metrics.rewind(0)
         for step, (model, figures) in enumerate(summary.items()):
@@ -157,6 +170,65 @@ def _compare_with_best_of(
         if config.section(policy, PpoSection).init == asked.stage
     ]
     return flatten_figures(evaluator.evaluate([_subject(config, policy) for policy in policies]))
+
+
+def _compare_stages(
+    config: RunConfig,
+    name: str,
+    section: EvaluateSection,
+    models: Sequence[str],
+    workers: Workers,
+    folder: Path,
+    comparisons: Sequence[Judged] | None,
+    scorer: str | None,
+) -> Mapping[str, Mapping[str, float]]:
+    """Compare the stages' answers by every judge; return figures against the rival by stage."""
+    asked = section.win_rates
+    contestants = (
+        workers.on_main(lambda: find_contestants(config, asked, models, name)) if asked else []
+    )
+    if asked is None or len(contestants) < 2:
+        workers.on_main(lambda: (folder / WIN_RATES).unlink(missing_ok=True))
+        return {}
+    meter = AnswerMeter(
+        read_prompts(section.prompts, config.seed),
+        section.decoding,
+        config.seed,
+        workers,
+        folder,
+        reward=None if scorer is None else _subject(config, scorer),
+        batch_size=section.batch_size,
+    )
+    evaluator = WinRateEvaluator(asked, f"{name}.win_rates", meter, folder)
+    return evaluator.evaluate(contestants, comparisons, RIVAL)
+
+
+def _check_judge(name: str, section: EvaluateSection) -> None:
+    """Refuse a judge that cannot be asked, before anything is measured."""
+    judge = section.win_rates and section.win_rates.judge
+    if judge:
+        read_template(judge.template, f"{name}.win_rates.judge")
+        read_key(judge.api_key_env, f"{name}.win_rates.judge")
+
+
+def _find_scorer(config: RunConfig, section: EvaluateSection) -> str | None:
+    """Return the stage whose reward model judges: as named, else the first complete, else none."""
+    asked = section.win_rates
+    if asked is None:
+        return None
+    return asked.reward or next(iter(_complete(config, "reward")), None)
+
+
+def _hash_win_rates(
+    config: RunConfig, name: str, section: EvaluateSection, scorer: str | None
+) -> dict[str, dict[str, str]]:
+    asked = section.win_rates
+    return {"win_rates": hash_win_rates(config, asked, name, scorer)} if asked else {}
+
+
+def _join(model: str, *parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return one stage's figures of several parts."""
+    return {key: value for part in parts for key, value in part.get(model, {}).items()}
 
 
 def _subject(config: RunConfig, name: str) -> Subject:

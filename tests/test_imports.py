@@ -19,7 +19,8 @@ LAYERS = (
     {"masked", "advantages", "losses", "ranking_loss", "ranking_accuracy"}
     | {"agreement", "calibration", "tempering", "baselines", "best_of", "bootstrap", "statistics"}
     | {"cpu", "distributed", "kl_control", "score_scaling", "selection"}
-    | {"flag_agreement", "labeling_quality"},
+    | {"flag_agreement", "labeling_quality", "preferences", "win_rates"}
+    | {"judge_cache", "llm_judge"},
     {"tokenizer", "formatting", "models", "data", "ranking_data", "world", "cursors", "cards"}
     | {"adapted", "hydra", "hydra_models"},
     {
@@ -58,6 +59,8 @@ WITHOUT_TORCH = (
     *("pipeline.runs", "pipeline.store", "pipeline.agreement", "pipeline.world"),
     *("pipeline.doctor", "pipeline.kl_control", "pipeline.flag_agreement"),
     *("pipeline.labeling_quality", "pipeline.provenance", "labeling_ui"),
+    *("pipeline.preferences", "pipeline.win_rates"),
+    *("pipeline.judge_cache", "pipeline.llm_judge"),
     *sorted(ROOTS),
 )
 

@@ -12,13 +12,14 @@ from pipeline.config.schema import Problem, Section
 from pipeline.config.source import Source
 from pipeline.config.toxicity import ToxicitySection
 from pipeline.config.training import Precision
+from pipeline.config.win_rates import WinRatesSection
 
 
 @dataclass(frozen=True)
 class EvaluateSection(Section):
     """Configure ``evaluate``: the same examples in the same order for every stage."""
 
-    ADDITIONS: ClassVar[tuple[str, ...]] = ("best_of", "toxicity")
+    ADDITIONS: ClassVar[tuple[str, ...]] = ("best_of", "toxicity", "win_rates")
     # What a folder holds is hashed, where it lies changes nothing; nor does what fails the run.
     ASIDE: ClassVar[tuple[str, ...]] = ("data", "max_tax")
 
@@ -50,6 +51,8 @@ class EvaluateSection(Section):
     """Fail (exit code 3) where a few-shot mean falls further below the base's; a fraction."""
     best_of: BestOfSection | None = None
     """Compare PPO with best-of-n sampling at equal KL; null does not."""
+    win_rates: WinRatesSection | None = None
+    """Compare stage with stage by every judge that there is; null does not."""
 
     def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
@@ -72,6 +75,8 @@ class EvaluateSection(Section):
                 "name prompts where evaluate.prompts is empty",
                 "Give them in either place.",
             )
+        if self.win_rates and not self.prompts:
+            yield Problem("prompts", "be given with win_rates", "Add the held-out prompts.")
 
 
 @dataclass(frozen=True)

@@ -146,8 +146,12 @@ def references(section: Section) -> list[str]:
         return [section.init, *section.reward_stages]
     if isinstance(section, SftSection | RewardSection):
         return [section.init]
-    if isinstance(section, EvaluateSection) and section.best_of:
-        return [section.best_of.stage, section.best_of.reward]
+    if isinstance(section, EvaluateSection):
+        found = [section.best_of.stage, section.best_of.reward] if section.best_of else []
+        asked = section.win_rates
+        if asked:
+            found += [*asked.stages, *filter(None, (asked.against, asked.reward))]
+        return found
     return list(section.stages) if isinstance(section, SampleSection) else []
 
 
@@ -262,16 +266,31 @@ def _check_references(config: RunConfig) -> None:
         if isinstance(section, SampleSection):
             for stage in section.stages:
                 _check_reference(config, f"{name}.stages", stage, ("pretrain", "sft", "ppo"))
-        if isinstance(section, EvaluateSection) and section.best_of:
-            path = f"{name}.best_of"
-            kinds = ("pretrain", "sft", "ppo")
-            _check_reference(config, f"{path}.stage", section.best_of.stage, kinds)
-            _check_reference(config, f"{path}.reward", section.best_of.reward, ("reward",))
+        if isinstance(section, EvaluateSection):
+            _check_compared(config, name, section)
         if isinstance(section, PretrainSection) and not (config.top.base or section.tokens):
             raise ConfigError(
                 f"{name}.tokens must be positive when base is null, got 0. "
                 "Set the tokens to train on, or name a base to load."
             )
+
+
+def _check_compared(config: RunConfig, name: str, section: EvaluateSection) -> None:
+    """Check the stages that an evaluation compares, and the judges."""
+    models = ("pretrain", "sft", "ppo")
+    if section.best_of:
+        path = f"{name}.best_of"
+        _check_reference(config, f"{path}.stage", section.best_of.stage, models)
+        _check_reference(config, f"{path}.reward", section.best_of.reward, ("reward",))
+    asked = section.win_rates
+    if asked is None:
+        return
+    for i, stage in enumerate(asked.stages):
+        _check_reference(config, f"{name}.win_rates.stages[{i}]", stage, models)
+    if asked.against is not None:
+        _check_reference(config, f"{name}.win_rates.against", asked.against, models)
+    if asked.reward is not None:
+        _check_reference(config, f"{name}.win_rates.reward", asked.reward, ("reward",))
 
 
 def _check_start(config: RunConfig, name: str) -> None:

@@ -1,16 +1,17 @@
 """Keep what was measured on each stage, so that a later evaluation measures only what is new.
 
 Each stage has three parts: few-shot tasks, perplexity, instruction following; one more each where
-toxicity is asked for, and where PPO is compared with best-of-n. A part is stored as soon as it is
-measured, its rows first and then its figures with the key of what they depend on; a kill loses at
-most the part at work. Put together from the parts of all stages are ``results.json``,
-``summary.json`` and ``documents.jsonl``.
+toxicity is asked for, where PPO is compared with best-of-n, and where stages are compared with each
+other. A part is stored as soon as it is measured, its rows first and then its figures with the key
+of what they depend on; a kill loses at most the part at work. Put together from the parts of all
+stages are ``results.json``, ``summary.json`` and ``documents.jsonl``.
 
     documents/STAGE.jsonl     a row a question, task and number of shots
     texts/STAGE.jsonl         a row a held-out document: its loss
     completions/STAGE.jsonl   a row a prompt: its completion and what the judges say
     toxicity/STAGE.jsonl      a row a completion: what the user's function says
     best_of/STAGE.jsonl       a row a completion: what the judges say, and its KL's sample
+    wins/STAGE.jsonl          a row a prompt: its completion, what it is worth, and its KL's sample
     stages/STAGE.json         the parts' keys and figures
 """
 
@@ -26,13 +27,14 @@ from pipeline.artifacts import write_json, write_text
 from pipeline.evaluation.following import win_rate_against
 from pipeline.records import read_jsonl
 
-PartName = Literal["fewshot", "perplexity", "following", "toxicity", "best_of"]
+PartName = Literal["fewshot", "perplexity", "following", "toxicity", "best_of", "win_rates"]
 ROWS: Mapping[PartName, str] = {
     "fewshot": "documents",
     "perplexity": "texts",
     "following": "completions",
     "toxicity": "toxicity",
     "best_of": "best_of",
+    "win_rates": "wins",
 }
 """The folder of each part's rows."""
 

@@ -39,6 +39,7 @@ def record_answers(
             "completion": sample.text,
             "finish_reason": sample.finish_reason,
             "tokens": sum(token != formatter.end_id for token in sample.ids),
+            "ids": list(sample.ids),
         }
         for prompt, sample in zip(prompts, samples, strict=True)
     ]

@@ -226,6 +226,68 @@ def draw_tradeoff(name: str, title: str, line: Path, points: Sequence[Point], so
         return Chart(title, f"{description}.", source, _svg(figure, name, title, description))
 
 
+def draw_overoptimisation(
+    name: str,
+    title: str,
+    rates: Mapping[str, tuple[int, Sequence[tuple[Interval, Interval]]]],
+    scores: Sequence[tuple[Interval, Interval]],
+    score_colour: int,
+    source: str,
+) -> Chart:
+    """Draw win rates (left axis) and the score that was trained on (right) over KL.
+
+    Args:
+        name: prefix of the ids in the SVG.
+        title: what is shown.
+        rates: judge to its colour and its points, KL and win rate, fractions.
+        scores: KL and mean score.
+        score_colour: of the scores' line.
+        source: file that the numbers come from.
+    """
+    parts = [
+        f"by {judge} " + ", ".join(f"{percent(y[0])} % at {digits(x[0])} nats" for x, y in points)
+        for judge, (_, points) in rates.items()
+    ]
+    if scores:
+        said = ", ".join(f"{digits(y[0])} at {digits(x[0])} nats" for x, y in scores)
+        parts.append(f"mean score {said}")
+    description = "; ".join(parts)
+    with style.context(["default", _STYLE]):
+        figure = Figure(figsize=(4.6, 2.8), layout="constrained")
+        axes: Axes = figure.add_subplot()
+        axes.axhline(50, color=MUTED, linewidth=0.8)
+        for colour, points in rates.values():
+            scaled = [(x, Interval(*(100 * end for end in y))) for x, y in points]
+            _draw_way(axes, scaled, colour, "o")
+        axes.set_ylabel("win rate, percent")
+        axes.set_xlabel("KL from the start, nats")
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.margins(0.06, 0.12)
+        if scores:
+            right: Axes = axes.twinx()
+            right.grid(visible=False)
+            right.spines["right"].set_visible(True)
+            _draw_way(right, scores, score_colour, "s")
+            right.set_ylabel("mean score")
+            right.yaxis.set_major_locator(MaxNLocator(5))
+            right.margins(0.06, 0.12)
+        return Chart(title, f"{description}.", source, _svg(figure, name, title, description))
+
+
+def _draw_way(
+    axes: Axes, points: Sequence[tuple[Interval, Interval]], colour: int, marker: str
+) -> None:
+    """Draw points with their 95 % intervals, joined in the order given."""
+    ink = _colour(colour)
+    across, up = [x.estimate for x, _ in points], [y.estimate for _, y in points]
+    axes.plot(across, up, color=ink, linestyle=_DASHES[colour % len(_DASHES)])
+    axes.plot(across, up, marker, color=ink, markersize=4)
+    for x, y in points:
+        axes.plot([x.low, x.high], [y.estimate] * 2, color=ink, linewidth=0.8)
+        axes.plot([x.estimate] * 2, [y.low, y.high], color=ink, linewidth=0.8)
+
+
 def dash_of(colour: int) -> str:
     """Return the ``stroke-dasharray`` of a series, for the page's legend."""
     dash = _DASHES[colour % len(_DASHES)]

@@ -129,6 +129,7 @@ class RunRecord:
         accuracy: what the reward stage wrote in ``accuracy.json``.
         best_of: what ``evaluate`` wrote in ``best_of.json``, nothing where it was not asked to.
         preferences: what it wrote in ``people.json``: how often labelers preferred which stage.
+        wins: what it wrote in ``win_rates.json``, nothing where it was not asked to.
         models: what is known of each model, where models were given and no stage made them.
     """
 
@@ -142,6 +143,7 @@ class RunRecord:
     accuracy: Mapping[str, Any]
     best_of: Mapping[str, Any]
     preferences: Sequence[Mapping[str, Any]]
+    wins: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -238,6 +240,7 @@ def gather(config: RunConfig) -> RunRecord:
         accuracy=_json(run_dir / "reward" / "accuracy.json"),
         best_of=_json(folder / "best_of.json"),
         preferences=_json(folder / "people.json").get("preferences", ()),
+        wins=_json(folder / "win_rates.json"),
         models=models,
     )
 
@@ -263,7 +266,7 @@ def _note_document(known: Documents, row: Mapping[str, Any]) -> None:
     name, correct = str(row["doc"]), number(row.get("correct"))
     if correct is not None:
         known.correct[name] = correct
-    logliks, confidence = row.get("logliks"), number(row.get("confidence"))
+    logliks, confidence = row.get("scores", row.get("logliks")), number(row.get("confidence"))
     if logliks is None:
         for key, value in row.items():
             if key not in ROW_KEYS and (figure := number(value)) is not None:

@@ -3,8 +3,8 @@
 The page makes no request (a content security policy forbids any), runs no script, and shows model
 text as text: Jinja2 escapes everything that is not an SVG drawn here. ``report.json`` holds the
 numbers that the page shows; those of what was gained and lost carry their places in it
-(``pipeline.report.ledger``). ``tax.csv`` and ``calibration.csv`` hold tables for a spreadsheet. The
-same run folder gives the same bytes: nothing in them is the time of writing.
+(``pipeline.report.ledger``). ``tax.csv``, ``calibration.csv`` and ``win_rates.csv`` hold tables for
+a spreadsheet. The same run folder gives the same bytes: nothing in them is the time of writing.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ from pipeline.report.sections import (
 )
 from pipeline.report.tax import MEAN, NO_PTX, PTX, TaxCell, ptx_start, recoveries, tax_table
 from pipeline.report.verdict import Findings, write_verdict
+from pipeline.report.wins import JUDGES, lay_out_wins, wins_numbers, write_wins_csv
 
 TAX_COLUMNS = (
     *("stage", "task", "shots", "score", "stderr", "n", "cut_contexts", "ece", "brier"),
@@ -86,6 +87,7 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
     verdict = write_verdict(run, found)
     stages, palette = stage_rows(run), colours(run)
     headline = make_headline(run, glance)
+    wins = lay_out_wins(run)
     numbers = {
         "title": section.title,
         "simulated_labels": run.simulated,
@@ -115,6 +117,7 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         "reward": reward,
         "ppo_health": health,
         **({"best_of": run.best_of} if run.best_of else {}),
+        **({"win_rates": wins_numbers(run, wins)} if wins else {}),
         "curves": {
             stage.name: {key: curve._asdict() for key, curve in stage.curves.items()}
             for stage in run.stages
@@ -149,7 +152,8 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         measured=_lay_out_measures(run, measures),
         following=following,
         scores=any(row.score is not None for row in following),
-        preferences=run.preferences,
+        # Where stages are compared by all judges, people stand in that table.
+        preferences=() if wins and wins.has_people else run.preferences,
         reward=reward,
         reward_source="reward/accuracy.json, label/manifest.json",
         ppo=ppo_charts(run),
@@ -157,6 +161,8 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         phases=PHASES,
         ppo_stages=[stage.name for stage in run.of_kind("ppo")],
         best_of=lay_out_best_of(run),
+        wins=wins,
+        names={judge: name for judge, (name, _) in JUDGES.items()},
         losses=loss_charts(run),
         loss_palette=dict(LOSSES.values()),
         samples=pick_samples(run, section.samples),
@@ -167,6 +173,8 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
     _write(folder / "report.json", json.dumps(ledger.numbers, indent=1, ensure_ascii=False) + "\n")
     _write(folder / "tax.csv", _csv(TAX_COLUMNS, map(_flat, tax.values())))
     _write(folder / "calibration.csv", _csv(CALIBRATION_COLUMNS, map(flatten, calibration)))
+    if wins:
+        _write(folder / "win_rates.csv", write_wins_csv(wins))
     return headline
 
 

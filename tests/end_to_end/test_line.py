@@ -65,6 +65,23 @@ def test_ppo_is_compared_with_best_of_n(finished):
     assert '<section id="best-of"' in (finished.run_dir / "report/report.html").read_text()
 
 
+def test_every_stage_is_compared_with_every_other_and_ppo_followed_from_its_start(finished):
+    found = json.loads((finished.run_dir / "evaluate/win_rates.json").read_text())
+    assert found["stages"] == list(POLICIES)
+    for judge in ("gold", "reward"):
+        pairs = found["judges"][judge]["pairs"]
+        assert len(pairs) == len(POLICIES) * (len(POLICIES) - 1) // 2
+        assert {row["prompts"] for row in pairs} == {8}
+    ways = {way["stage"]: way["points"] for way in found["trajectories"]}
+    assert list(ways) == list(PPO)
+    # Of a hydra's checkpoints, which hold adapters, none has a whole policy.
+    steps = {stage: [point["step"] for point in points] for stage, points in ways.items()}
+    assert steps["ppo@hydra"] == [None, None]
+    assert steps["ppo"] == [None, 2, None]
+    assert all(points[-1]["kl"] is not None for points in ways.values())
+    assert '<section id="wins"' in (finished.run_dir / "report/report.html").read_text()
+
+
 @pytest.fixture
 def unchanged(finished):
     """Check that a test leaves every stage as it was."""
