@@ -37,8 +37,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pipeline.calibration import brier_score, expected_calibration_error, standard_error
 from pipeline.errors import ConfigError
 from pipeline.evaluation.bias import read_pair, summarize_groups, summarize_pairs
-from pipeline.evaluation.catalogue import quiet
 from pipeline.evaluation.likelihood import SharedPrefixLM
+from pipeline.evaluation.loading import quiet
 from pipeline.evaluation.tasks import settings_of, shots_of
 
 ACCURACIES = ("acc", "exact_match", "em")
@@ -64,7 +64,7 @@ def run_tasks(
     tokenizer: PreTrainedTokenizerBase,
     tasks: Mapping[str, Any],
     *,
-    shots: Sequence[int],
+    shots: Sequence[int] | Mapping[str, Sequence[int]],
     limit: int | None,
     batch_size: int,
     bins: int,
@@ -77,7 +77,8 @@ def run_tasks(
         model: a causal language model, placed on its device.
         tokenizer: the model's.
         tasks: from ``load_tasks``; they may be used again for the next model.
-        shots: numbers of examples before a question, where a task has none of its own.
+        shots: numbers of examples before a question, where a task has none of its own; or those of
+            each task by its name.
         limit: documents a task, the first ones; None is all.
         batch_size: answers a forward pass.
         bins: of the expected calibration error.
@@ -90,7 +91,12 @@ def run_tasks(
     outcome = FewShotOutcome({}, [])
     with quiet():
         lm = SharedPrefixLM(model, tokenizer, batch_size)
-    cells = [(name, count) for name in tasks for count in shots_of(tasks[name], shots)]
+    counts = (
+        shots
+        if isinstance(shots, Mapping)
+        else {name: shots_of(task, shots) for name, task in tasks.items()}
+    )
+    cells = [(name, count) for name in tasks for count in counts[name]]
     for name, count in tqdm(cells, desc=label, unit="task", leave=False, disable=None):
         samples, aggregated = _run(lm, tasks[name], count, limit, seed)
         cut, lm.cut_contexts = lm.cut_contexts, 0
@@ -258,7 +264,7 @@ def _summarize_other(rows: Sequence[Document], aggregated: Mapping[str, float]) 
     for metric, value in aggregated.items():
         values = [row[metric] for row in rows if metric in row]
         # Only a mean over documents has this error: F1 over a corpus, or BLEU, has not.
-        if len(values) == len(rows) and np.isclose(np.mean(values), value):
+        if metric != "acc" and len(values) == len(rows) and np.isclose(np.mean(values), value):
             figures[f"{metric}_stderr"] = standard_error(values)
     if all("correct" in row for row in rows):
         correct = [row["correct"] for row in rows]
