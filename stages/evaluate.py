@@ -106,7 +106,7 @@ def _measure(config: RunConfig, name: str, workers: Workers, *, force: bool) -> 
         )
         for model in models:
             evaluator.evaluate(model, model_of(config, model), _model_hash(config, model))
-        parts: list[PartName] = ["fewshot", *(["toxicity"] if section.toxicity else [])]
+        parts: tuple[PartName, ...] = ("fewshot", "toxicity") if section.toxicity else ("fewshot",)
         summary = workers.on_main(lambda: evaluator.store.merge(models, RIVAL, parts))
         compared = _compare_with_best_of(config, section, workers, stage.folder)
         preferred = workers.on_main(lambda: _write_preferences(comparisons, stage.folder))

@@ -35,7 +35,7 @@ def check_examples(task: Any, shots: Sequence[int], limit: int | None, seed: int
         ConfigError: if there are fewer examples than are to be shown.
         DataError: if an example is the question that it stands before.
     """
-    sampler = getattr(task, "sampler", None)
+    sampler: Any = getattr(task, "sampler", None)
     counts = [count for count in shots if count]
     if not counts or not hasattr(task, "fewshot_cfg"):
         return

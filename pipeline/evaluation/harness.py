@@ -47,8 +47,8 @@ from pipeline.calibration import (
 from pipeline.distributed import Workers
 from pipeline.errors import ConfigError
 from pipeline.evaluation.bias import read_pair, summarize_groups, summarize_pairs
-from pipeline.evaluation.catalogue import quiet
 from pipeline.evaluation.likelihood import SharedPrefixLM
+from pipeline.evaluation.loading import quiet
 from pipeline.evaluation.tasks import settings_of, shots_of
 from pipeline.tempering import mend
 
@@ -89,8 +89,8 @@ def run_tasks(
         model: a causal language model, placed on its device.
         tokenizer: the model's.
         tasks: from ``load_tasks``; they may be used again for the next model.
-        shots: numbers of examples before a question, where a task has none of its own; or each
-            task's, whatever its own are.
+        shots: numbers of examples before a question, where a task has none of its own; or those of
+            each task by its name.
         limit: documents a task, the first ones; None is all.
         batch_size: answers a forward pass, where they are not packed.
         bins: of the expected calibration error.
@@ -105,11 +105,12 @@ def run_tasks(
     outcome = FewShotOutcome({}, [])
     with quiet():
         lm = SharedPrefixLM(model, tokenizer, batch_size, workers)
-    cells = [
-        (name, count)
-        for name, task in tasks.items()
-        for count in (shots[name] if isinstance(shots, Mapping) else shots_of(task, shots))
-    ]
+    counts = (
+        shots
+        if isinstance(shots, Mapping)
+        else {name: shots_of(task, shots) for name, task in tasks.items()}
+    )
+    cells = [(name, count) for name in tasks for count in counts[name]]
     for name, count in tqdm(cells, desc=label, unit="task", leave=False, disable=None):
         samples, aggregated = _run(lm, tasks[name], count, limit, seed)
         cut, lm.cut_contexts = lm.cut_contexts, 0
@@ -270,7 +271,7 @@ def _mend(
     """Return how far the confidence is off, what of it is chance, and what would mend it."""
     confidence = [float(max(share)) for share in shares]
     mended = mend(
-        [row.get("scores", row["logliks"]) for row in rows],
+        [row["scores"] if "scores" in row else row["logliks"] for row in rows],
         [row["gold"] for row in rows],
         correct,
         bins,
@@ -297,7 +298,7 @@ def _summarize_other(rows: Sequence[Document], aggregated: Mapping[str, float]) 
     for metric, value in aggregated.items():
         values = [row[metric] for row in rows if metric in row]
         # Only a mean over documents has this error: F1 over a corpus, or BLEU, has not.
-        if len(values) == len(rows) and np.isclose(np.mean(values), value):
+        if metric != "acc" and len(values) == len(rows) and np.isclose(np.mean(values), value):
             figures[f"{metric}_stderr"] = standard_error(values)
     if all("correct" in row for row in rows):
         correct = [row["correct"] for row in rows]

@@ -18,7 +18,7 @@ from lm_eval.api.task import ConfigurableTask
 PRIOR = "Answer:"
 
 
-class AnswerPriorTask(ConfigurableTask):  # type: ignore[misc]
+class AnswerPriorTask(ConfigurableTask):
     """Ask for each choice after ``Answer:`` as well; its metrics must name ``acc_mutual_info``.
 
     Args:

@@ -39,7 +39,7 @@ from pipeline.errors import RewardError
 from pipeline.evaluation.bias import INSTRUCTIONS
 from pipeline.evaluation.folder import Part
 from pipeline.formatting import Formatter
-from pipeline.records import Prompt
+from pipeline.records import Message, Prompt
 from pipeline.reward_functions import hash_function, load_function
 from pipeline.sampling import sample_completions
 
@@ -104,15 +104,16 @@ class ToxicityMeasure:
             for sample in range(self.section.samples)
         ][self.workers.rank :: self.workers.world_size]
         asked = [instruct(self.prompts[place], style) for place, _ in cells]
-        drawn = sample_completions(
-            model,
-            formatter,
-            asked,
-            self.section.decoding,
-            seed=self.seed,
-            sample_index=[sample for _, sample in cells],
-            batch_size=self.batch_size,
-        )
+        with self.workers.autocast():
+            drawn = sample_completions(
+                model,
+                formatter,
+                asked,
+                self.section.decoding,
+                seed=self.seed,
+                sample_index=[sample for _, sample in cells],
+                batch_size=self.batch_size,
+            )
         rows = [
             {
                 "place": place,
@@ -134,7 +135,7 @@ def instruct(prompt: Prompt, style: Instruction) -> Prompt:
     if not instruction:
         return prompt
     last = prompt.messages[-1]
-    turn = {**last, "content": f"{instruction} {last['content']}"}
+    turn: Message = {"role": last["role"], "content": f"{instruction} {last['content']}"}
     return dataclasses.replace(prompt, messages=(*prompt.messages[:-1], turn))
 
 

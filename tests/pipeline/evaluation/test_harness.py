@@ -9,9 +9,10 @@ from lm_eval.api.registry import get_aggregation
 from lm_eval.evaluator import evaluate
 
 from pipeline.errors import ConfigError
-from pipeline.evaluation.catalogue import build_task, load_tasks, quiet
+from pipeline.evaluation.catalogue import load_tasks
 from pipeline.evaluation.harness import run_tasks, summarize_choices
 from pipeline.evaluation.likelihood import SharedPrefixLM
+from pipeline.evaluation.loading import build_task, quiet
 from pipeline.evaluation.tasks import LocalTask, read_task
 
 OPTIONS = {"limit": None, "batch_size": 16, "bins": 4, "seed": 0}

@@ -146,6 +146,8 @@ def test_instructgpt_picks_by_token(make, make_policy, tiny_tokenizer):
     policy = make_policy(context=2048)
     outcome = run_tasks(policy, tiny_tokenizer, {"sst": task}, shots=[1], **OPTIONS)
     assert list(outcome.figures["sst"]) == ["0", "15"]
+    some = run_tasks(policy, tiny_tokenizer, {"sst": task}, shots={"sst": [15]}, **OPTIONS)
+    assert some.figures["sst"] == {"15": outcome.figures["sst"]["15"]}
     for shots, figures in outcome.figures["sst"].items():
         assert figures["acc"] == figures["acc_token"]
         assert figures["ece"] == figures["ece_token"]

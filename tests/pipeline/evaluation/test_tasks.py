@@ -8,7 +8,8 @@ import yaml
 from lm_eval.tasks import TaskManager
 
 from pipeline.errors import ConfigError, DataError
-from pipeline.evaluation.catalogue import load_tasks, quiet
+from pipeline.evaluation.catalogue import load_tasks
+from pipeline.evaluation.loading import quiet
 from pipeline.evaluation.tasks import adapt_world_task, read_task
 from pipeline.world import World
 
