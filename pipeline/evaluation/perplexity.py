@@ -163,6 +163,9 @@ def _read_window_batch(model: Any, windows: Sequence[Sequence[int]]) -> _Predict
     real = nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     ids, real = ids.to(model.device), real.to(model.device)
     logits = model(input_ids=ids, attention_mask=real, use_cache=False).logits[:, :-1]
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        # Sums over a vocabulary need more than eight bits.
+        logits = logits.float()
     targets = ids[:, 1:]
     chosen = logits.gather(-1, targets[..., None]).squeeze(-1).double()
     best, place = logits.max(dim=-1)

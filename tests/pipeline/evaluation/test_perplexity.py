@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from pipeline.calibration import expected_calibration_error
 from pipeline.errors import DataError
 from pipeline.evaluation.perplexity import (
     DocumentLoss,
     cut_windows,
     measure_documents,
+    summarize_confidence,
     summarize_losses,
 )
 
@@ -36,7 +39,7 @@ def brute_force(model, ids, context):
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 def test_losses_are_the_brute_force_sums(make_policy, tiny_formatter, batch_size):
     model = make_policy(context=24)
-    found = measure_documents(model, tiny_formatter, TEXTS, batch_size)
+    found = measure_documents(model, tiny_formatter.tokenizer, TEXTS, batch_size).documents
     for text, document in zip(TEXTS, found, strict=True):
         ids = tiny_formatter.document_ids(text)
         assert document.nll == pytest.approx(brute_force(model, ids, 24), abs=1e-6)
@@ -46,14 +49,17 @@ def test_losses_are_the_brute_force_sums(make_policy, tiny_formatter, batch_size
 
 def test_order_and_company_change_nothing(make_policy, tiny_formatter):
     model = make_policy(context=24)
-    together = measure_documents(model, tiny_formatter, TEXTS, 3)
-    backwards = measure_documents(model, tiny_formatter, TEXTS[::-1], 5)[::-1]
+    tokenizer = tiny_formatter.tokenizer
+    together = measure_documents(model, tokenizer, TEXTS, 3).documents
+    backwards = measure_documents(model, tokenizer, TEXTS[::-1], 5).documents[::-1]
     for first, second in zip(together, backwards, strict=True):
         assert first.nll == pytest.approx(second.nll, abs=1e-9)
+        assert first.confidence == pytest.approx(second.confidence, abs=1e-9)
+        assert (first.tokens, first.correct) == (second.tokens, second.correct)
 
 
 def test_summary_by_hand():
-    found = summarize_losses([DocumentLoss(6.0, 2, 4), DocumentLoss(2.0, 2, 12)])
+    found = summarize_losses([DocumentLoss(6.0, 2, 4, 1.0, 1), DocumentLoss(2.0, 2, 12, 1.0, 1)])
     assert found["perplexity"] == pytest.approx(math.exp(8 / 4))
     assert found["bits_per_byte"] == pytest.approx(8 / 16 / math.log(2))
 
@@ -63,8 +69,48 @@ def test_a_uniform_model_has_the_vocabularys_perplexity(make_policy, tiny_format
     with torch.no_grad():
         for weight in model.parameters():
             weight.zero_()
-    found = summarize_losses(measure_documents(model, tiny_formatter, TEXTS, 4))
+    found = summarize_losses(measure_documents(model, tiny_formatter.tokenizer, TEXTS, 4).documents)
     assert found["perplexity"] == pytest.approx(model.config.vocab_size)
+
+
+def next_tokens(model, ids, context):
+    """Return each predicted token's confidence and correctness, token by token."""
+    found = []
+    for place in range(1, len(ids)):
+        start = (place - 1) // (context - 1) * (context - 1)
+        with torch.no_grad():
+            shares = model(torch.tensor([ids[start:place]])).logits[0, -1].softmax(-1)
+        found.append((shares.max().item(), float(shares.argmax().item() == ids[place])))
+    return found
+
+
+def test_confidence_in_the_next_token_is_the_brute_forces(make_policy, tiny_formatter):
+    model, tokenizer = make_policy(context=24), tiny_formatter.tokenizer
+    # Text that the model itself finds likely, so that some of its guesses come true.
+    with torch.no_grad():
+        ids = model.generate(
+            torch.tensor([tokenizer("Mia")["input_ids"]]), max_new_tokens=20, do_sample=False
+        )
+    texts = [*TEXTS, tokenizer.decode(ids[0], skip_special_tokens=True)]
+    found = measure_documents(model, tokenizer, texts, 3)
+    expected = []
+    for text, document in zip(texts, found.documents, strict=True):
+        pairs = next_tokens(model, tiny_formatter.document_ids(text), 24)
+        assert document.confidence == pytest.approx(sum(sure for sure, _ in pairs), abs=1e-6)
+        assert document.correct == sum(right for _, right in pairs)
+        expected += pairs
+    sure, right = (np.array(each) for each in zip(*expected, strict=True))
+    assert right.sum() > 0
+    figures = summarize_confidence(found.documents, found.confidences, 8)
+    assert figures["token_accuracy"] == pytest.approx(right.mean())
+    assert figures["token_overconfidence"] == pytest.approx(sure.mean() - right.mean())
+    points = figures["token_reliability"]
+    assert sum(point["n"] for point in points) == len(sure)
+    assert sum(point["n"] * point["accuracy"] for point in points) == pytest.approx(right.sum())
+    # Bins end between two of 2,000 narrow ones, so that few of these tokens stand in another.
+    assert figures["token_ece"] == pytest.approx(
+        expected_calibration_error(sure, right, 8), abs=0.02
+    )
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 8, 9, 15, 16, 30])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.artifacts import hash_file
+from pipeline.calibration import expected_calibration_error
 from pipeline.config.run import RunConfig, resolve
 from pipeline.records import prompt_id, write_jsonl
 from pipeline.runs import Manifest
@@ -28,6 +30,10 @@ SHOTS = (0, 1, 5)
 SKILL = {"pretrain": 0.62, "sft": 0.6, "sft@ppo_init": 0.61, "ppo": 0.59, "ppo@no_ptx": 0.4}
 FOLLOWS = {"pretrain": 0.17, "sft": 0.79, "sft@ppo_init": 0.77, "ppo": 0.87, "ppo@no_ptx": 0.89}
 PERPLEXITY = dict(zip(STAGES, (9.84, 11.31, 10.6, 10.42, 13.9), strict=True))
+TOKEN = dict(
+    zip(STAGES, ((0.5, 0.5), (0.7, 0.4), (0.6, 0.45), (0.6, 0.5), (0.8, 0.4)), strict=True)
+)
+"""Mean confidence in the next token, and how often it is right."""
 PROMPTS = 150
 
 
@@ -82,16 +88,22 @@ def config(tmp_path: Path) -> RunConfig:
     )
 
 
-@pytest.fixture
-def run_dir(config: RunConfig) -> Path:
+@pytest.fixture(scope="session")
+def drawn_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run folder that tests copy and leave as it is."""
     draw = np.random.default_rng(11)
-    folder = config.run_dir
+    folder = tmp_path_factory.mktemp("drawn") / "run"
     _write_stages(folder, draw)
     _write_documents(folder, draw)
     _write_texts(folder, draw)
     _write_completions(folder, draw)
     write_manifest(folder, "evaluate", list(STAGES), metrics={"models": len(STAGES)}, model_hash="")
     return folder
+
+
+@pytest.fixture
+def run_dir(config: RunConfig, drawn_run: Path) -> Path:
+    return shutil.copytree(drawn_run, config.run_dir)
 
 
 def _write_stages(folder: Path, draw: np.random.Generator) -> None:
@@ -187,21 +199,45 @@ def _write_documents(folder: Path, draw: np.random.Generator) -> None:
             for stage in STAGES:
                 level = SKILL[stage] + 0.03 * shots + 0.1 * draw.normal()
                 correct = (draw.normal(level, 0.12, count) > 0.5 + hard).astype(int)
-                confidence = np.clip(draw.normal(0.62, 0.1, count), 0.25, 1)
+                confidence = np.clip(draw.normal(0.62, 0.1, count), 0.26, 0.99)
                 results.setdefault(stage, {}).setdefault(task, {})[str(shots)] = {
                     "acc": float(correct.mean()),
                     "stderr": float(correct.std(ddof=1) / math.sqrt(count)),
                     "n": count,
-                    "ece": float(abs(correct.mean() - confidence.mean())),
-                    "brier": float(((confidence - correct) ** 2).mean() * 2),
+                    "ece": expected_calibration_error(confidence, correct),
+                    "ece_chance": float(0.03 + 0.02 * draw.random()),
+                    "ece_mended": float(0.03 + 0.04 * draw.random()),
+                    "temperature": float(0.8 + draw.random()),
+                    "overconfidence": float(confidence.mean() - correct.mean()),
+                    "brier": float(
+                        np.mean([_brier(*each) for each in zip(confidence, correct, strict=True)])
+                    ),
                 }
                 rows += [
                     {"stage": stage, "task": task, "shots": shots, "doc": doc}
-                    | {"correct": int(correct[doc]), "confidence": float(confidence[doc])}
+                    | _answer(float(confidence[doc]), int(correct[doc]))
                     for doc in range(count)
                 ]
     write_json(folder / "evaluate" / "results.json", results)
     write_jsonl(folder / "evaluate" / "documents.jsonl", rows)
+
+
+def _shares(confidence: float) -> np.ndarray:
+    """Return four choices' shares, the first the likeliest with the given one."""
+    return np.array([confidence, *[(1 - confidence) / 3] * 3])
+
+
+def _brier(confidence: float, correct: int) -> float:
+    error = _shares(confidence)
+    error[0 if correct else 1] -= 1
+    return float(error @ error)
+
+
+def _answer(confidence: float, correct: int) -> dict[str, Any]:
+    """Return a row whose likelihoods say what its confidence and correctness say."""
+    logliks = (np.log(_shares(confidence)) - 7).tolist()
+    gold = 0 if correct else 1
+    return {"correct": correct, "confidence": confidence, "gold": gold, "logliks": logliks}
 
 
 def _write_texts(folder: Path, draw: np.random.Generator) -> None:
@@ -211,6 +247,7 @@ def _write_texts(folder: Path, draw: np.random.Generator) -> None:
         nll = size * (math.log(PERPLEXITY[stage]) / 4.1 + draw.normal(0, 0.01, len(size)))
         rows = [
             {"stage": stage, "text": i, "nll": float(nll[i]), "tokens": 60, "bytes": int(size[i])}
+            | {"confidence": 60 * TOKEN[stage][0] + i % 3, "correct": int(60 * TOKEN[stage][1])}
             for i in range(len(size))
         ]
         write_jsonl(folder / "evaluate" / "texts" / f"{stage}.jsonl", rows)
@@ -241,6 +278,13 @@ def _write_completions(folder: Path, draw: np.random.Generator) -> None:
         summary[stage] = {
             "perplexity": PERPLEXITY[stage],
             "bits_per_byte": math.log2(PERPLEXITY[stage]) / 4.1,
+            "token_accuracy": TOKEN[stage][1],
+            "token_overconfidence": TOKEN[stage][0] - TOKEN[stage][1],
+            "token_ece": TOKEN[stage][0] - TOKEN[stage][1] + 0.01,
+            "token_reliability": [
+                {"confidence": 0.2, "accuracy": 0.1, "n": 1500},
+                {"confidence": 2 * TOKEN[stage][0] - 0.2, "accuracy": 0.9, "n": 1500},
+            ],
             "instruction_following": float(followed.mean()),
             "instruction_following_stderr": float(followed.std(ddof=1) / math.sqrt(PROMPTS)),
             "utility": float(utilities[stage].mean()),

@@ -50,7 +50,7 @@ ALLOWED = {
     ),
     *("table", "caption", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd"),
     *("figure", "figcaption", "svg", "g", "defs", "clippath", "path", "rect", "use", "text"),
-    *("tspan", "desc"),
+    *("tspan", "desc", "details", "summary"),
 }
 
 
@@ -358,7 +358,7 @@ def test_simulated_labels_are_marked_where_they_appear(run_dir: Path, render) ->
 
 def test_the_same_folder_gives_the_same_bytes(render) -> None:
     one, two = render("one"), render("two")
-    for name in ("report.html", "report.json", "tax.csv"):
+    for name in ("report.html", "report.json", "tax.csv", "calibration.csv"):
         assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
