@@ -10,7 +10,7 @@ that a prompt is read once for all of its samples.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -151,7 +151,7 @@ class _Answer:
     logprob: float = 0.0
     kl: float = 0.0
     log_ratio: float = 0.0
-    tokens: int = field(default=0)
+    tokens: int = 0
 
 
 def stream_answers(
@@ -326,7 +326,8 @@ def _describe(
     own = probabilities[0]
 
     def describe(token: int, rank: int) -> Candidate:
-        beside = float(probabilities[1][token]) if len(probabilities) > 1 else None
+        known = len(probabilities) > 1 and token < len(probabilities[1])
+        beside = float(probabilities[1][token]) if known else None
         text = spell(tokenizer, request.prefix, token)
         return Candidate(token, text, float(own[token]), rank, beside)
 
