@@ -23,44 +23,17 @@ from typing import Any, Self
 from pipeline.config.schema import check
 from pipeline.errors import ModelError, RunError
 from pipeline.serving_messages import (
-    Candidate,
     Distribution,
     DistributionRequest,
     Event,
     Failed,
-    Finished,
-    FinishReason,
     GenerationRequest,
     LoadedModel,
-    Loading,
     Notice,
-    Place,
-    Queued,
     ServingSettings,
-    Token,
 )
 from pipeline.serving_process import LAST, ModelProcess, Sink
 from pipeline.serving_wire import Done, ListModels, Models
-
-__all__ = [
-    "Candidate",
-    "Distribution",
-    "DistributionRequest",
-    "Event",
-    "Failed",
-    "FinishReason",
-    "Finished",
-    "GenerationRequest",
-    "LoadedModel",
-    "Loading",
-    "ModelServer",
-    "Notice",
-    "Place",
-    "Queued",
-    "ServingSettings",
-    "Stream",
-    "Token",
-]
 
 STARTING = "The process that holds the models starts."
 STARTING_ANEW = "The process that holds the models had ended; it starts anew."
@@ -94,16 +67,15 @@ class Stream(Iterator[tuple[int, Event]]):
             if event is not None:
                 return event
 
-    @property
-    def is_over(self) -> bool:
-        """Tell whether all is said, or it was closed."""
-        return self._closed or not self._open
-
     def poll(self, seconds: float) -> tuple[int, Event] | None:
-        """Wait so long at most for the next event; None where none came or the stream is over."""
+        """Wait so long at most for the next event; None where none came, or only an end.
+
+        Raises:
+            StopIteration: if all is said, or the stream was closed.
+        """
         try:
             return self._next(seconds)
-        except (queue.Empty, StopIteration):
+        except queue.Empty:
             return None
 
     def close(self) -> None:
@@ -137,7 +109,7 @@ class Stream(Iterator[tuple[int, Event]]):
             StopIteration: if all is said.
             queue.Empty: if nothing came in time.
         """
-        if self.is_over:
+        if self._closed or not self._open:
             raise StopIteration
         item = self._events.get(timeout=seconds)
         if item is None:
