@@ -304,7 +304,7 @@ class ServedModels:
             )
 
     def _is_outdated(self, entry: _Entry) -> bool:
-        """Tell whether an entry failed to load, or its files were changed since, and is not used."""
+        """Tell whether an unused entry failed to load, or its files were changed since."""
         if not entry.is_idle:
             return False
         return entry.model.exception() is not None or any(
@@ -315,7 +315,7 @@ class ServedModels:
         )
 
     def _make_room(self, excess: int, keep: Sequence[Need]) -> bool:
-        """Let go of what nobody uses until ``excess`` bytes are free; nothing if that is too little."""
+        """Let go of unused models until ``excess`` bytes are free; of none if it cannot be."""
         idle = [entry for entry in self._entries.values() if entry.is_idle]
         idle.sort(key=lambda entry: entry.used)
         gone: list[_Entry] = []

@@ -1,7 +1,7 @@
 """Ask models that run in a process of their own, from any thread, without loading torch here.
 
-``ModelServer`` starts that process (``pipeline.serving_worker``) on first use. Requests of all users
-go to it over one pipe, are answered there in turns, a token each, and come back over another.
+``ModelServer`` starts that process (``pipeline.serving_worker``) on first use. Requests of all
+users go to it over one pipe, are answered there in turns, a token each, and come back over another.
 
     with ModelServer(ServingSettings(threads=2)) as server:
         for event in server.generate(GenerationRequest(folder, prompt)):
@@ -45,7 +45,7 @@ class Stream(Iterator[tuple[int, Event]]):
     """Events of several requests as they come, each with its request's place in the list.
 
     It ends when every request is finished or failed, and soon after ``close`` from any thread, also
-    while another waits in ``next``. Closing it, or leaving its ``with``, cancels what is unfinished.
+    while another waits in ``next``. Closing it, or leaving its ``with``, cancels what is left.
 
     Args:
         ask: passes a request on, with where its events are to go.

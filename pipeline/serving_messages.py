@@ -6,15 +6,14 @@ On the pipe between them each is one JSON object a line, ``{"type": class name, 
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline.config.sampling import DecodingSection
-from pipeline.config.schema import Problem, Section, build, check
+from pipeline.config.schema import Problem, Section, check
 from pipeline.errors import ConfigError
 from pipeline.records import Message
 
@@ -45,7 +44,7 @@ class ServingSettings(Section):
     active: int = 8
     """Requests that are answered in turns, a token each; further ones wait."""
 
-    def problems(self) -> Any:
+    def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
         yield from self.not_positive("memory_bytes", "threads", "idle_seconds", "active")
 

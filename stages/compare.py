@@ -1,4 +1,4 @@
-"""Compare models' answers in the terminal: ``steerline compare CONFIG --stages sft,ppo --prompt P``.
+"""Compare models' answers in the terminal: ``steerline compare CONFIG --stages sft,ppo``.
 
 The models run in a process of their own (``pipeline.serving``), so that this one starts at once.
 """
@@ -153,9 +153,7 @@ def _decoding(config: RunConfig, given: Namespace) -> DecodingSection:
     return dataclasses.replace(section.decoding, **asked)
 
 
-def find_subjects(
-    config: RunConfig, stages: Sequence[str], models: Sequence[str]
-) -> list[Subject]:
+def find_subjects(config: RunConfig, stages: Sequence[str], models: Sequence[str]) -> list[Subject]:
     """Return the models to compare, those of the run first.
 
     Args:

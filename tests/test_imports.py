@@ -33,6 +33,7 @@ LAYERS = (
         "vllm_engine",
         "episodes",
         "forward",
+        "growing_text",
         "judges",
         "reward_functions",
         "rewards",

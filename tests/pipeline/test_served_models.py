@@ -157,7 +157,7 @@ class Loads:
         self.go.set()
         self.error = None
 
-    def __call__(self, need, device):
+    def __call__(self, need, _device):
         assert self.go.wait(10)
         self.names.append(need.name)
         if self.error is not None:

@@ -97,8 +97,9 @@ def test_a_pipe_gets_plain_text_and_other_models_have_their_names(config, tmp_pa
     folder = load_config(config).run_dir / "ppo" / "model"
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "cat"}\n{"prompt": "dog"}\n', encoding="utf-8")
-    assert cli.main(["compare", str(config), "--prompts", str(prompts), "--models", f"mine={folder}",
-                     "--reference", str(folder), "--max-new-tokens", "3"]) == 0  # fmt: skip
+    models = ["--models", f"mine={folder}", "--reference", str(folder)]
+    rest = ["--prompts", str(prompts), "--max-new-tokens", "3"]
+    assert cli.main(["compare", str(config), *models, *rest]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("prompt: ")] == ["prompt: cat", "prompt: dog"]
     headings = [line for line in lines if line.startswith("--- ")]
