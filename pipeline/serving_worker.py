@@ -200,6 +200,8 @@ class Desk:
         if job.lease is not None:
             self._models.release(job.lease)
             job.lease = None
+            # Somebody may be waiting for this place.
+            self._wake()
 
 
 def _device(name: str) -> torch.device:

@@ -122,6 +122,7 @@ def test_a_cancelled_request_says_no_more_and_gives_its_models_back(ask):
 
 def test_a_request_in_line_can_be_cancelled(ask):
     office = Office(active=1)
+    before = time.monotonic()
     for number in (1, 2, 3):
         office.desk.put(number, ask(LONG, seed=number))
     office.step_until(lambda: office.about(3, Queued))
@@ -129,6 +130,7 @@ def test_a_request_in_line_can_be_cancelled(ask):
     office.answer(1, 3)
     assert not office.about(2, Token | Done)
     assert [message.position for message in office.about(3, Queued)] == [2, 1]
+    assert time.monotonic() - before < serving_worker.REST, "a free place is taken at once"
 
 
 def test_only_so_many_are_answered_at_once_and_the_others_know_their_place(ask):
