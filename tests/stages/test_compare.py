@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 
@@ -12,8 +13,10 @@ from pipeline.models import load_policy, new_reward_model, save_model
 from pipeline.records import Prompt
 from pipeline.runs import open_stage
 from pipeline.sampling import sample_completions
+from pipeline.serving import ModelServer
+from pipeline.serving_messages import ServingSettings
 from pipeline.tokenizer import load_tokenizer
-from stages import cli
+from stages import cli, compare
 from stages.compare import find_subjects, main
 
 YAML = """
@@ -21,7 +24,7 @@ seed: 3
 base: a-model
 sft: {}
 reward: {}
-ppo: {prompts: [prompts.jsonl]}
+ppo: {init: sft, prompts: [prompts.jsonl]}
 ppo@no_ptx: {ptx_coef: 0}
 evaluate: {decoding: {max_new_tokens: 6}}
 """
@@ -56,11 +59,24 @@ def config(make_policy, tiny_tokenizer, tiny_formatter, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def server():
+    with ModelServer(ServingSettings(device="cpu")) as made:
+        yield made
+
+
+@pytest.fixture
+def shared(server, monkeypatch):
+    """Let the command ask a process that runs already: each start takes seconds."""
+    monkeypatch.setattr(compare, "ModelServer", lambda _: contextlib.nullcontext(server))
+
+
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
+@pytest.mark.usefixtures("shared")
 def test_json_has_each_answer_with_its_figures(config, capsys):
     main([str(config), "--stages", "sft,ppo", "--prompt", PROMPT, "--samples", "2", "--json"])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -84,6 +100,7 @@ def test_json_has_each_answer_with_its_figures(config, capsys):
         assert all(row["score"] is not None and row["kl"] > 0 for row in own)
 
 
+@pytest.mark.usefixtures("shared")
 def test_all_that_is_finished_is_compared_and_the_base_is_no_way_from_itself(config, capsys):
     rest = ["--temperature", "0", "--reward", "none", "--json"]
     main([str(config), "--prompt", PROMPT, *rest])
@@ -107,17 +124,17 @@ def test_a_pipe_gets_plain_text_and_other_models_have_their_names(config, tmp_pa
     assert all(line.startswith("--- mine: score ") and "KL" not in line for line in headings)
 
 
+@pytest.mark.usefixtures("shared")
 def test_a_terminal_gets_a_table(config, monkeypatch):
     out = Terminal()
     monkeypatch.setattr("sys.stdout", out)
     monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "100")
     main([str(config), "--stages", "sft", "--stages", "ppo", "--prompt", PROMPT])
     final = out.getvalue().rpartition(PROMPT)[2]
     assert "sft" in final
     assert "ppo" in final
     assert final.count("score") == 2
-    assert "other words than the first column's" in final
+    assert "not in the first column" in final
 
 
 @pytest.mark.parametrize(
@@ -157,6 +174,7 @@ def test_a_run_without_a_model_is_one_line(config, tmp_path):
         find_subjects(load_config(config, [f"run_dir={tmp_path}"]), [], [])
 
 
+@pytest.mark.usefixtures("shared")
 def test_a_model_that_is_not_there_is_one_line_that_names_it(config, tmp_path):
     with pytest.raises(ModelError, match=r"^mine: No model in .*/nowhere\. Check the path\.$"):
         main([str(config), "--prompt", PROMPT, "--models", f"mine={tmp_path / 'nowhere'}"])
