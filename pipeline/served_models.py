@@ -7,6 +7,7 @@ least recently used first, when another model needs its place, or after some idl
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import math
@@ -70,7 +71,8 @@ def find_model(role: Role, place: str) -> Need:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"No file {path}. Check the path of the GGUF.")
-        return Need(role, str(path), path.stat().st_mtime_ns, place, _gguf_size(path))
+        stamp = path.stat().st_mtime_ns
+        return Need(role, str(path), stamp, place, _gguf_size(path, stamp))
     check_place(place)
     folder = path.resolve() if path.is_dir() else _fetch(place)
     refuse_pickle(folder)
@@ -101,7 +103,7 @@ def adapted_base(folder: Path) -> str:
             f"{folder} must hold the adapter of a language model, got one of {task}. "
             "Name the folder of the merged model."
         )
-    base = read_adapter_config(folder).base_model_name_or_path
+    base: str | None = read_adapter_config(folder).base_model_name_or_path
     if not base:
         raise ModelError(
             f"{folder}/{ADAPTER} must name the adapter's base, got none. "
@@ -141,7 +143,9 @@ def _file_size(path: Path) -> int:
     return BYTES * sum(map(math.prod, shapes))
 
 
-def _gguf_size(path: Path) -> int:
+@functools.lru_cache(maxsize=64)
+def _gguf_size(path: Path, stamp: int) -> int:  # noqa: ARG001 - a changed file is read again
+    # A reader goes through all of the vocabulary, which takes seconds: once is enough.
     from gguf import GGUFReader
 
     try:

@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -95,6 +96,26 @@ def test_damaged_files_are_refused(tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelError, match="is no readable GGUF"):
         find_model("policy", str(tmp_path / "x.gguf"))
+
+
+def write_gguf(path, elements):
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor("some.weight", np.zeros((elements, 2), dtype=np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_is_as_large_as_its_weights_and_looked_at_again_when_it_changes(tmp_path):
+    path = tmp_path / "x.gguf"
+    write_gguf(path, 32)
+    os.utime(path, ns=(1, 1))
+    assert find_model("policy", str(path)).size == 4 * 64
+    write_gguf(path, 64)
+    os.utime(path, ns=(2, 2))
+    assert find_model("policy", str(path)).size == 4 * 128
 
 
 def test_policies_and_reward_models_load_as_what_they_are(policy_folder, reward_folder):
