@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from pipeline.cached_model import TokenCache
 from pipeline.evaluation.packing import Layout, Pack, Query, count_shared, lay_out
-from pipeline.sampling import TokenCache
 
 MASKED_KERNELS = ("sdpa", "eager")
 """Attention kernels of transformers that take a mask of all pairs."""
