@@ -15,18 +15,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
+from pipeline.cached_model import CachedModel
 from pipeline.config.sampling import DecodingSection
 from pipeline.decoding import logits_processors
 from pipeline.formatting import Formatter
 from pipeline.losses import token_logprobs
-from pipeline.masked import positions
 from pipeline.records import Prompt
 
 FinishReason = Literal["eos", "length", "stop"]
@@ -95,16 +94,26 @@ def pick_tokens(logits: Tensor, uniform: Tensor) -> Tensor:
     return tokens
 
 
-class _Cache(DynamicCache):
-    """Keys and values of the tokens so far, the keys in the values' type.
+class Step(NamedTuple):
+    """The next token of every completion that goes on.
 
-    Under autocast, rotary embeddings leave keys in float32, and every step would cast all of them
-    anew for the product with its query.
+    Attributes:
+        rows: which completions of the batch, [rows].
+        ids: prompts and completions before the token, [rows, width].
+        mask: True at real tokens, [rows, width].
+        logits: the model's own, [rows, vocabulary].
+        processed: what the token was drawn from, [rows, vocabulary].
+        tokens: the next ones, [rows].
+        going: True where the completion goes on after the token, [rows].
     """
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Add a step's keys and values to a layer's, and return all of the layer's."""
-        return super().update(key_states.to(value_states.dtype), value_states, *args, **kwargs)
+    rows: Tensor
+    ids: Tensor
+    mask: Tensor
+    logits: Tensor
+    processed: Tensor
+    tokens: Tensor
+    going: Tensor
 
 
 def left_pad(
@@ -121,6 +130,49 @@ def left_pad(
 
 
 @torch.no_grad()
+def sample_steps(
+    model: CachedModel,
+    prompts: Sequence[Sequence[int]],
+    keys: Sequence[str],
+    decoding: DecodingSection,
+    formatter: Formatter,
+) -> Iterator[Step]:
+    """Sample one completion for each prompt, in one batch, and yield every step of all of them.
+
+    Args:
+        model: has read nothing, or all columns of the prompts but the last or more.
+        prompts: token ids up to where the answer begins.
+        keys: what each completion's randomness depends on.
+        decoding: the parameters; ``num_beams`` is not read here.
+        formatter: gives the end and padding tokens, and text for stop strings.
+    """
+    ids, mask = left_pad(prompts, formatter.pad_id, model.device)
+    width = ids.shape[1]
+    processors = logits_processors(decoding, width, formatter.end_id, model.device)
+    draws = torch.from_numpy(np.stack([uniforms(key, decoding.max_new_tokens) for key in keys]))
+    draws = draws.to(model.device)
+    alive = torch.arange(len(prompts), device=model.device)
+    for t in range(decoding.max_new_tokens):
+        logits = model.read(ids, mask)
+        processed = processors(ids, logits)
+        greedy = decoding.temperature == 0
+        tokens = processed.argmax(-1) if greedy else pick_tokens(processed, draws[alive, t])
+        going = tokens != formatter.end_id
+        before = ids
+        ids = torch.cat([ids, tokens[:, None]], dim=1)
+        if decoding.stop:
+            going &= ~_stopped(ids[:, width:].tolist(), decoding, formatter, going)
+        if t + 1 == decoding.max_new_tokens:
+            going = torch.zeros_like(going)
+        yield Step(alive, before, mask, logits, processed, tokens, going)
+        if not going.any():
+            return
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        if not going.all():
+            ids, mask, alive = ids[going], mask[going], alive[going]
+            model.keep(going)
+
+
 def sample_batch(
     model: Any,
     prompts: Sequence[Sequence[int]],
@@ -134,54 +186,24 @@ def sample_batch(
 
     Args:
         model: a causal language model.
-        prompts: token ids up to where the answer begins.
-        keys: what each completion's randomness depends on.
-        decoding: the parameters; ``num_beams`` is not read here.
-        formatter: gives the end and padding tokens, and text for stop strings.
+        prompts: as for ``sample_steps``.
+        keys: as for ``sample_steps``.
+        decoding: as for ``sample_steps``.
+        formatter: as for ``sample_steps``.
         with_logprobs: record the tokens' log-probabilities; changes no token.
     Returns:
         A completion a prompt.
     """
-    ids, mask = left_pad(prompts, formatter.pad_id, model.device)
-    processors = logits_processors(decoding, ids.shape[1], formatter.end_id, model.device)
-    draws = torch.from_numpy(np.stack([uniforms(key, decoding.max_new_tokens) for key in keys]))
-    draws = draws.to(model.device)
-    alive = torch.arange(len(prompts), device=model.device)
     finished: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
-    cache = _Cache(config=model.config)
-    new, new_positions = ids, positions(mask)
-    for t in range(decoding.max_new_tokens):
-        logits = model(
-            input_ids=new,
-            attention_mask=mask.long(),
-            position_ids=new_positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        logits = processors(ids, logits)
-        greedy = decoding.temperature == 0
-        tokens = logits.argmax(-1) if greedy else pick_tokens(logits, draws[alive, t])
-        for row, token in zip(alive.tolist(), tokens.tolist(), strict=True):
+    for step in sample_steps(CachedModel(model), prompts, keys, decoding, formatter):
+        rows = step.rows.tolist()
+        for row, token in zip(rows, step.tokens.tolist(), strict=True):
             finished[row].append(token)
         if with_logprobs:
-            chosen = token_logprobs(logits, tokens)
-            for row, logprob in zip(alive.tolist(), chosen.tolist(), strict=True):
+            chosen = token_logprobs(step.processed, step.tokens)
+            for row, logprob in zip(rows, chosen.tolist(), strict=True):
                 logprobs[row].append(logprob)
-        going = tokens != formatter.end_id
-        if decoding.stop:
-            going &= ~_stopped(
-                [finished[row] for row in alive.tolist()], decoding, formatter, going
-            )
-        if not going.any():
-            break
-        ids = torch.cat([ids, tokens[:, None]], dim=1)
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        if not going.all():
-            ids, mask, alive = ids[going], mask[going], alive[going]
-            cache.batch_select_indices(going.nonzero().squeeze(1))
-        new, new_positions = ids[:, -1:], positions(mask)[:, -1:]
     if not with_logprobs:
         return [SampledTokens(row) for row in finished]
     return [SampledTokens(*row) for row in zip(finished, logprobs, strict=True)]

@@ -182,6 +182,10 @@ def _serve_command(argv: list[str]) -> None:
     importlib.import_module("stages.serve").main(argv)
 
 
+def _compare_command(argv: list[str]) -> None:
+    importlib.import_module("stages.compare").main(argv)
+
+
 def _user_command(argv: list[str]) -> None:
     importlib.import_module("stages.user").main(argv)
 
@@ -189,6 +193,7 @@ def _user_command(argv: list[str]) -> None:
 COMMANDS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
     "run": ("Run every stage in order; skip what is complete, resume what was cut.", _run_command),
     "status": ("Show what is done, what was cut and what is stale.", _status_command),
+    "compare": ("Show models' answers to the same prompts side by side.", _compare_command),
     "labels": ("Export or import judgments, or measure the labelers' agreement.", _labels_command),
     "serve": ("Serve the labeling app.", _serve_command),
     "user": ("Manage who may sign in to the labeling app.", _user_command),

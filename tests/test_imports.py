@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = [name for name in ("pipeline", "stages", "labeling_ui") if (ROOT / name).is_dir()]
 
 LAYERS = (
-    {"errors", "artifacts", "config", "records", "runs", "store", "doctor", "provenance"},
+    {"errors", "artifacts", "config", "records", "runs", "store", "doctor", "provenance"}
+    | {"serving", "serving_messages", "serving_process", "serving_wire", "word_diff"},
     {"masked", "advantages", "losses", "ranking_loss", "ranking_accuracy"}
     | {"agreement", "calibration", "baselines", "best_of", "bootstrap", "statistics"}
     | {"cpu", "distributed", "kl_control", "score_scaling", "selection"}
@@ -23,6 +24,7 @@ LAYERS = (
     {"tokenizer", "formatting", "models", "data", "ranking_data", "world", "cursors", "cards"}
     | {"adapted", "hydra", "hydra_models"},
     {
+        "cached_model",
         "decoding",
         "sampling",
         "rollout",
@@ -38,7 +40,10 @@ LAYERS = (
         "collecting",
         "self_instruct",
         "scoring",
+        "served_models",
+        "serving_worker",
         "showing",
+        "streaming",
         "task_screen",
         "task_text",
     },
@@ -51,13 +56,15 @@ LAYERS = (
 STAGES = {"pretrain", "sft", "sample", "label", "reward", "ppo", "evaluate", "report"}
 ROOTS = {
     *("stages.cli", "stages.entry", "stages.status", "stages.labels", "stages.fields"),
-    *("stages.serve", "stages.user"),
+    *("stages.serve", "stages.user", "stages.compare", "stages.answer_columns"),
 }
 WITHOUT_TORCH = (
     *("pipeline.errors", "pipeline.config", "pipeline.records", "pipeline.artifacts"),
     *("pipeline.runs", "pipeline.store", "pipeline.agreement", "pipeline.world"),
     *("pipeline.doctor", "pipeline.kl_control", "pipeline.flag_agreement"),
     *("pipeline.labeling_quality", "pipeline.provenance", "labeling_ui"),
+    *("pipeline.serving", "pipeline.serving_messages", "pipeline.serving_process"),
+    *("pipeline.serving_wire", "pipeline.word_diff"),
     *sorted(ROOTS),
 )
 

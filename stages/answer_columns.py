@@ -1,0 +1,178 @@
+"""Show the answers of several models beside each other in a terminal, as they grow."""
+
+from __future__ import annotations
+
+import dataclasses
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import exp
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.errors import ModelError
+from pipeline.records import Prompt
+from pipeline.serving_messages import Event, Failed, Finished, Loading, Notice, Queued, Token
+from pipeline.word_diff import diff_words
+
+SHADES = (
+    (0.05, "black on #ff8787"),
+    (0.2, "black on #ffd43b"),
+    (0.5, "black on #fff3bf"),
+)
+"""Up to which probability a token is shaded, and how: legible in dark and in light terminals."""
+DIFFERENT = "bold underline"
+CONTROL_PICTURES = 0x2400
+"""Unicode's pictures of the 32 control characters begin here."""
+
+
+@dataclass
+class Column:
+    """What one model has said so far.
+
+    Attributes:
+        name: heading of the column.
+        tokens: of each answer.
+        finished: the answers that are whole.
+        note: what it waits for.
+        notices: what the user should know.
+    """
+
+    name: str
+    tokens: dict[int, list[Token]] = field(default_factory=dict)
+    finished: dict[int, Finished] = field(default_factory=dict)
+    note: str = ""
+    notices: list[str] = field(default_factory=list)
+
+    def take(self, event: Event) -> None:
+        """Take in what comes of the request.
+
+        Raises:
+            ModelError: if the request failed.
+        """
+        match event:
+            case Queued(position):
+                self.note = f"number {position} in line"
+            case Loading(path, size):
+                self.note = f"loading {path}, {size / 1e9:.2g} GB"
+            case Notice(text):
+                self.notices.append(text)
+            case Token(sample):
+                self.note = ""
+                self.tokens.setdefault(sample, []).append(event)
+            case Finished(sample):
+                self.finished[sample] = event
+            case Failed(reason):
+                raise ModelError(f"{self.name}: {reason}")
+
+
+def tabulate(prompt: Prompt, columns: Sequence[Column], samples: int) -> Group:
+    """Return a prompt with its answers so far: a column a model, a row a sample."""
+    table = Table(box=box.SIMPLE_HEAD, expand=True, show_lines=samples > 1)
+    for column in columns:
+        heading = Text(column.name, style="bold")
+        if column.note:
+            heading.append(f"\n{visible(column.note)}", style="dim")
+        table.add_column(heading, ratio=1, overflow="fold")
+    for sample in range(samples):
+        table.add_row(*(_cell(columns, place, sample) for place in range(len(columns))))
+    notices = [Text(visible(text), style="yellow") for text in _notices(columns)]
+    asked = Text(visible(prompt.messages[-1]["content"]), style="italic")
+    return Group(asked, table, *notices, _legend(len(columns)))
+
+
+def _cell(columns: Sequence[Column], place: int, sample: int) -> Text:
+    """Return an answer with its shades; once it is whole, what differs too, and its figures."""
+    own, first = columns[place], columns[0]
+    text = Text()
+    for token in own.tokens.get(sample, ()):
+        text.append(visible(token.text), style=shade(exp(token.logprob)))
+    done = own.finished.get(sample)
+    if done is None:
+        return text
+    # The text ends before a stop string, which the tokens still hold.
+    text.right_crop(max(0, len(text) - len(done.text)))
+    other = first.finished.get(sample)
+    if place and other is not None:
+        for start, end in added_places(other.text, done.text):
+            text.stylize(DIFFERENT, start, end)
+    return text.append(f"\n{describe(done)}", style="dim")
+
+
+def added_places(base: str, text: str) -> Iterator[tuple[int, int]]:
+    """Yield where the words of a text stand that another does not have there."""
+    at = 0
+    for part in diff_words(base, text):
+        if part.kind == "removed":
+            continue
+        if part.kind == "added":
+            yield at, at + len(part.text)
+        at += len(part.text)
+
+
+def shade(probability: float) -> str:
+    """Return the style of a token of this probability: the less likely, the more it stands out."""
+    return next((style for limit, style in SHADES if probability < limit), "")
+
+
+def describe(done: Finished) -> str:
+    """Return an answer's figures in a few words."""
+    figures = [f"score {done.score:.2f}"] if done.score is not None else []
+    figures.append(f"{done.tokens} tokens")
+    figures += [f"KL {done.kl:.2f}"] if done.kl is not None else []
+    figures += ["cut"] if done.finish_reason == "length" else []
+    return ", ".join(figures)
+
+
+def _legend(columns: int) -> Text:
+    legend = Text("probability ", style="dim")
+    for limit, style in reversed(SHADES):
+        legend.append(f" below {limit:g} ", style=style).append(" ")
+    if columns > 1:
+        legend.append("other words than the first column's", style=DIFFERENT)
+    return legend
+
+
+def _notices(columns: Sequence[Column]) -> list[str]:
+    return list(dict.fromkeys(text for column in columns for text in column.notices))
+
+
+def visible(text: str) -> str:
+    """Show control characters as pictures: what a model says must not steer the terminal."""
+    return "".join(letter if letter in "\n\t" else _picture(letter) for letter in text)
+
+
+def _picture(letter: str) -> str:
+    if unicodedata.category(letter) != "Cc":
+        return letter
+    return chr(CONTROL_PICTURES + ord(letter)) if ord(letter) < 32 else "\N{REPLACEMENT CHARACTER}"
+
+
+def write_plain(console: Console, prompt: Prompt, columns: Sequence[Column]) -> None:
+    """Write a prompt and its finished answers one after the other, for a pipe or a file."""
+    lines = [f"prompt: {prompt.messages[-1]['content']}", ""]
+    for column in columns:
+        for sample, done in sorted(column.finished.items()):
+            number = f", answer {sample + 1}" if len(column.finished) > 1 else ""
+            lines += [f"--- {column.name}{number}: {describe(done)}", done.text, ""]
+    for line in lines:
+        console.out(visible(line), highlight=False)
+
+
+def rows_of(
+    prompt: Prompt, columns: Sequence[Column], places: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield an object for JSON for each answer, in the order of the columns."""
+    for column, place in zip(columns, places, strict=True):
+        for _, done in sorted(column.finished.items()):
+            yield {
+                "prompt_id": prompt.id,
+                "prompt": list(prompt.messages),
+                "model": column.name,
+                "path": place,
+                **dataclasses.asdict(done),
+            }
