@@ -1,8 +1,8 @@
 """Build the page of comparisons: a shell of Gradio's around plain JavaScript, as the board's is.
 
 Answers stream from ``/api/lab/compare`` by ``fetch``, a token as it comes, and stop when the page
-stops them; curves come in parts. Neither waits in Gradio's queue, and no text of a prompt or a model
-goes through Gradio at all, so none can be read as HTML.
+stops them; curves come in parts. Neither waits in Gradio's queue, and no text of a prompt or a
+model goes through Gradio at all, so none can be read as HTML.
 """
 
 from __future__ import annotations

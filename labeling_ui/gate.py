@@ -62,7 +62,7 @@ def labeler_name(request: Request) -> str | None:
 
 
 def lead_name(request: Request) -> str | None:
-    """Return the account's name if it is a lead's: Gradio's ``auth_dependency`` of ``/lab`` and below."""
+    """Return the account's name if it is a lead's: Gradio's ``auth_dependency`` of the lab."""
     account = account_of(request)
     return labeler_name(request) if account is not None and account.role == "lead" else None
 

@@ -16,7 +16,8 @@ PACKAGES = [name for name in ("pipeline", "stages", "labeling_ui") if (ROOT / na
 
 LAYERS = (
     {"errors", "artifacts", "config", "records", "runs", "store", "doctor", "provenance"}
-    | {"serving", "serving_messages", "serving_process", "serving_wire", "word_diff"},
+    | {"serving", "serving_messages", "serving_process", "serving_wire", "word_diff"}
+    | {"regression_set", "run_index"},
     {"masked", "advantages", "losses", "ranking_loss", "ranking_accuracy"}
     | {"agreement", "calibration", "baselines", "best_of", "bootstrap", "statistics"}
     | {"cpu", "distributed", "kl_control", "score_scaling", "selection"}
@@ -65,6 +66,7 @@ WITHOUT_TORCH = (
     *("pipeline.labeling_quality", "pipeline.provenance", "labeling_ui"),
     *("pipeline.serving", "pipeline.serving_messages", "pipeline.serving_process"),
     *("pipeline.serving_wire", "pipeline.word_diff"),
+    *("pipeline.regression_set", "pipeline.run_index"),
     *sorted(ROOTS),
 )
 
