@@ -146,8 +146,8 @@ class _CompareRoutes:
         while (events := await self._in_thread(take_events, stream)) is not None:
             lines = [describe_event(column, event, names) for column, event in events]
             # An empty line shows whether the page is still there.
-            yield "".join(_line(line) for line in lines) or "\n"
-        yield _line({"type": "end"})
+            yield "".join(write_line(line) for line in lines) or "\n"
+        yield write_line({"type": "end"})
 
     async def next_token(self, body: LookBody, lead: Lead) -> Response:
         """Tell what a model would say next."""
@@ -231,7 +231,8 @@ def describe_event(column: int, event: Event, names: Mapping[str, str]) -> dict[
     return told
 
 
-def _line(values: Mapping[str, Any]) -> str:
+def write_line(values: Mapping[str, Any]) -> str:
+    """Return one line of JSON; what is no finite number is null there."""
     return json.dumps(_finite(values), ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -69,6 +69,7 @@ export class Asking {
     const chosen = this.columns;
     const policies = models.filter(({ kind }) => kind === "policy");
     const start = chosen.length > 0 ? chosen : firstTwo(policies.filter(({ run }) => run === own), policies);
+    const [reference, reward] = [this.#reference, this.#reward].map(({ value, options }) => (options.length ? value : "own"));
     this.#checkpoints.replaceChildren();
     for (const id of start) this.#addColumn(id);
     const named = (key) => Object.values(defaults).some((one) => one[key]);
@@ -76,11 +77,11 @@ export class Asking {
     fillSelect(this.#reference, [
       ["", [...each("reference", "The base of each run"), ["", "Nothing"]]],
       ...grouped(policies),
-    ]);
+    ], reference);
     fillSelect(this.#reward, [
       ["", [...each("reward", "The reward model of each run"), ["", "Nothing"]]],
       ...grouped(models.filter(({ kind }) => kind === "reward")),
-    ]);
+    ], reward);
   }
 
   /** The ids of the models that are chosen, column by column. */
@@ -187,16 +188,15 @@ const GREEDY = { temperature: 0, top_p: 1, top_k: 0, samples: 1, seed: 0 };
 /** Return models as groups of a list, one a run. */
 export function grouped(models) {
   const runs = [...new Set(models.map(({ run }) => run))];
-  return runs.map((run) => [
-    run,
-    models.filter((one) => one.run === run).map(({ id, label }) => [id, label]),
-  ]);
+  // A list that is closed shows no run.
+  const name = ({ id, label }) => [id, runs.length > 1 ? id : label];
+  return runs.map((run) => [run, models.filter((one) => one.run === run).map(name)]);
 }
 
-/** Return the run's first finished model and its last, which are what one compares first. */
+/** Return the run's first finished model and its last, variants aside: what one compares first. */
 function firstTwo(own, all) {
   const models = own.length > 0 ? own : all;
-  const whole = models.filter(({ label }) => !label.includes(", step "));
-  const from = whole.length > 0 ? whole : models;
+  const plain = models.filter(({ label }) => !label.includes(", step ") && !label.includes("@"));
+  const from = plain.length > 0 ? plain : models;
   return [...new Set([from[0], from.at(-1)])].filter(Boolean).map(({ id }) => id);
 }

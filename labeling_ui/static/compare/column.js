@@ -32,7 +32,7 @@ export class Column {
       h("div.holder", {}, asked.samples > 1 ? h("h3", {}, `Answer ${at + 1}`) : null, root),
     );
     this.root = h(
-      "section.column",
+      "section.side",
       { "aria-labelledby": heading },
       h("h2", { id: heading }, h("span.letter", {}, letter), " ", id),
       this.#state,

@@ -152,7 +152,7 @@ export class Comparing {
     this.#otherField.hidden = view !== "words";
     const legend = LEGENDS[view] ?? [];
     this.#legend.replaceChildren(
-      ...legend.map(([look, words]) => h("li", {}, h(`span.token.${look}`, { "aria-hidden": "true" }, "ab"), " ", words)),
+      ...legend.map(([look, words]) => h("li", {}, h(`span.shade.${look}`, { "aria-hidden": "true" }, "ab"), " ", words)),
     );
     for (const column of this.#columns) column.show(view, this.#columns[Number(this.#other.value)]);
   }

@@ -12,7 +12,8 @@ export function pieces(text) {
  * Return what makes one text of another: parts with `kind` "same", "added" or "removed".
  *
  * The parts that are not "removed" join to `text`, those that are not "added" to `base`. As many
- * pieces as possible are the same (the longest common subsequence).
+ * pieces as possible are the same (the longest common subsequence); white space alone between two
+ * changes counts as changed, so that a changed phrase is one part and not many.
  */
 export function diffWords(base, text) {
   const from = pieces(base);
@@ -26,7 +27,27 @@ export function diffWords(base, text) {
   add(parts, "same", to.slice(0, start));
   middle(parts, from.slice(start, from.length - end), to.slice(start, to.length - end));
   add(parts, "same", to.slice(to.length - end));
-  return parts;
+  return gather(parts);
+}
+
+/** Join changes that only white space lies between: what went first, then what came. */
+function gather(parts) {
+  const gathered = [];
+  let [removed, added] = ["", ""];
+  const flush = () => {
+    if (removed) gathered.push({ kind: "removed", text: removed });
+    if (added) gathered.push({ kind: "added", text: added });
+    [removed, added] = ["", ""];
+  };
+  parts.forEach(({ kind, text }, at) => {
+    const between = at > 0 && at < parts.length - 1 && text.trim() === "";
+    if (kind === "same" && !between) flush();
+    if (kind === "same" && !between) gathered.push({ kind, text });
+    if (kind === "removed" || (kind === "same" && between)) removed += text;
+    if (kind === "added" || (kind === "same" && between)) added += text;
+  });
+  flush();
+  return gathered;
 }
 
 function middle(parts, from, to) {

@@ -64,7 +64,7 @@ export function lineage(run, stages) {
 
 function drawing(run, nodes) {
   const parents = Object.fromEntries(nodes.map((node) => [node.name, node.parents.map(({ name }) => name)]));
-  const column = columns(parents);
+  const column = placeData(nodes, columns(parents));
   const rows = [];
   const places = new Map();
   for (const node of nodes) {
@@ -81,6 +81,16 @@ function drawing(run, nodes) {
     nodes.map((node) => node.parents.map((parent) => edge(places.get(parent.name), places.get(node.name), parent))),
     nodes.map((node) => box(node, places.get(node.name))),
   );
+}
+
+/** Data stands right before the stage that reads it, where its edge crosses nothing. */
+function placeData(nodes, column) {
+  for (const node of nodes) {
+    for (const { name } of node.parents) {
+      if (name === `data of ${node.name}`) column.set(name, column.get(node.name) - 1);
+    }
+  }
+  return column;
 }
 
 function edge(from, to, { current }) {
