@@ -1,4 +1,4 @@
-"""Put the labeling app together: a FastAPI shell with two Gradio pages mounted.
+"""Put the labeling app together: a FastAPI shell with Gradio pages mounted.
 
 Gradio is imported once the app runs (see ``mounting``), not before: importing it takes seconds, and
 switching its analytics off has to come first.
@@ -6,6 +6,7 @@ switching its analytics off has to come first.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -20,6 +21,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from labeling_ui.compare_bench import Bench
+from labeling_ui.compare_page import COMPARE_HEAD, build_compare_page
+from labeling_ui.compare_routes import COMPARE_FAILURES, compare_routes
 from labeling_ui.desk_routes import FAILURES, desk_routes
 from labeling_ui.failing import ANSWERED, failed
 from labeling_ui.forwarding import Forwarded
@@ -28,7 +32,7 @@ from labeling_ui.lab_routes import lab_routes
 from labeling_ui.lab_theme import LAB_HEAD, lab_theme
 from labeling_ui.label_page import LABEL_HEAD, build_label_page
 from labeling_ui.mounting import Broken, Page, Pages, log_broken
-from labeling_ui.policy import MOUNTS
+from labeling_ui.policy import COMPARE, LAB, LABEL
 from labeling_ui.rendering import FOLDER
 from labeling_ui.security import BodyLimit, SameOrigin, Shield
 from labeling_ui.settings import AppSettings
@@ -39,6 +43,7 @@ from pipeline.store.store import LabelStore
 if TYPE_CHECKING:
     import gradio as gr
 
+    from pipeline.serving import ModelServer
     from pipeline.store.leasing import LeaseRules
 
 Handler = Callable[[Request, Exception], Response]
@@ -57,6 +62,8 @@ class Parts:
         label_head: what the page of ``/label`` has in its head: our own scripts and styles.
         lab_head: the same for ``/lab``.
         lab_theme: makes the theme of ``/lab``; None for Gradio's own.
+        compare_page: makes the Gradio page of ``/lab/compare``; None for no such page.
+        compare_head: what that page has in its head.
     """
 
     label_page: Callable[[], gr.Blocks]
@@ -66,6 +73,8 @@ class Parts:
     label_head: str = ""
     lab_head: str = ""
     lab_theme: Callable[[], gr.themes.Base] | None = None
+    compare_page: Callable[[], gr.Blocks] | None = None
+    compare_head: str = ""
 
 
 def create_app(
@@ -75,6 +84,7 @@ def create_app(
     *,
     rules: LeaseRules | None = None,
     run_dir: Path | None = None,
+    models: ModelServer | None = None,
     broken: Broken = log_broken,
 ) -> FastAPI:
     """Return the labeling app over an open store; its pages open once it runs.
@@ -84,14 +94,18 @@ def create_app(
         settings: how the app meets the network.
         parts: what is put into the shell; the app's own by default.
         rules: how the app's own desk hands out work; None for the defaults.
-        run_dir: the run's folder, in which the app's own lab looks for models; None for none.
+        run_dir: the run's folder, in which and beside which the app's own lab looks for models;
+            None for none, and no page of comparisons.
+        models: what runs the models that are compared; whoever gives it closes it.
         broken: is told of the error if a page cannot be made; whoever serves the app should end it.
     """
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     accounts = Accounts(store, session=settings.session)
     if parts is None:
         parts = _own_parts(store, accounts, settings.goal, rules, run_dir)
-    pages = Pages(_gradio_pages(parts, settings), broken)
+        parts = _with_comparisons(parts, run_dir, models)
+    opened = _gradio_pages(parts, settings)
+    pages = Pages(opened, broken)
     # FastAPI's type knows handlers of all exceptions only.
     handlers: dict[Any, Any] = {**dict.fromkeys(ANSWERED, failed), **parts.failures}
     app = FastAPI(
@@ -112,8 +126,8 @@ def create_app(
     app.include_router(signing_routes(accounts, settings))
     for router in parts.routers:
         app.include_router(router)
-    for page in MOUNTS:
-        app.get(page)(_add_slash)
+    for page in opened:
+        app.get(page.path)(_add_slash)
     app.get("/favicon.ico")(_show_icon)
     app.mount("/static", StaticFiles(directory=STATIC))
     pages.mount(app)
@@ -121,13 +135,16 @@ def create_app(
     return app
 
 
-def _gradio_pages(parts: Parts, settings: AppSettings) -> tuple[Page, Page]:
+def _gradio_pages(parts: Parts, settings: AppSettings) -> list[Page]:
     """Return the pages, what labelers wait for first."""
-    label, lab = MOUNTS
-    return (
-        Page(label, parts.label_page, labeler_name, settings.page_bytes, parts.label_head),
-        Page(lab, parts.lab_page, lead_name, settings.lab_bytes, parts.lab_head, parts.lab_theme),
-    )
+    size = settings.page_bytes
+    pages = [
+        Page(LABEL, parts.label_page, labeler_name, size, parts.label_head),
+        Page(LAB, parts.lab_page, lead_name, settings.lab_bytes, parts.lab_head, parts.lab_theme),
+    ]
+    if parts.compare_page is not None:
+        pages.append(Page(COMPARE, parts.compare_page, lead_name, size, parts.compare_head))
+    return pages
 
 
 def _own_parts(
@@ -147,6 +164,19 @@ def _own_parts(
         label_head=LABEL_HEAD,
         lab_head=LAB_HEAD,
         lab_theme=lab_theme,
+    )
+
+
+def _with_comparisons(parts: Parts, run_dir: Path | None, models: ModelServer | None) -> Parts:
+    """Return the parts with the page of comparisons, where there is a run to look at."""
+    if run_dir is None:
+        return parts
+    return dataclasses.replace(
+        parts,
+        routers=(*parts.routers, compare_routes(Bench.over(run_dir, models))),
+        failures={**parts.failures, **COMPARE_FAILURES},
+        compare_page=build_compare_page,
+        compare_head=COMPARE_HEAD,
     )
 
 

@@ -1,7 +1,7 @@
 """Let each person through to what is theirs, and nobody else: the one place that decides.
 
 Gradio asks ``auth_dependency`` at some of its routes only, and its pages are no boundary (their
-handlers can be called by number). The gate stands before every path of both mounts.
+handlers can be called by number). The gate stands before every path of all mounts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from labeling_ui.failing import Failure, wants_page
-from labeling_ui.policy import GradioPolicy, is_gradio
+from labeling_ui.policy import LAB, MOUNTS, GradioPolicy, is_gradio
 from pipeline.store.accounts import Account, Accounts
 
 ACCOUNT = "steerline.account"
@@ -62,7 +62,7 @@ def labeler_name(request: Request) -> str | None:
 
 
 def lead_name(request: Request) -> str | None:
-    """Return the account's name if it is a lead's: Gradio's ``auth_dependency`` of ``/lab``."""
+    """Return the account's name if it is a lead's: Gradio's ``auth_dependency`` of the lab."""
     account = account_of(request)
     return labeler_name(request) if account is not None and account.role == "lead" else None
 
@@ -128,10 +128,11 @@ def _is_in(path: str, folders: tuple[str, ...]) -> bool:
 
 
 def _is_served(path: str) -> bool:
-    mount, _, rest = path.removeprefix("/").partition("/")
-    first, _, call = rest.partition("/")
+    # One page lies below another.
+    mount = max((one for one in MOUNTS if _is_in(path, (one,))), key=len)
+    first, _, call = path.removeprefix(mount).removeprefix("/").partition("/")
     if first != "gradio_api":
         return first in GRADIO_FILES
     word = call.partition("/")[0]
-    transfers = f"/{mount}" in LEADS and word.startswith(GRADIO_TRANSFERS)
+    transfers = mount == LAB and word.startswith(GRADIO_TRANSFERS)
     return transfers or word in GRADIO_CALLS

@@ -26,10 +26,11 @@ HEADER = """\
 <header>
 <p>Steerline</p>
 <h1>Lab</h1>
-<nav aria-label="Pages"><a href="/label/">Label</a> <a href="/password">Password</a></nav>
+<nav aria-label="Pages">{pages}</nav>
 <form method="post" action="/signout"><button>Sign out</button></form>
 </header>
 """
+LINKS = (("/label/", "Label"), ("/lab/compare/", "Compare"), ("/password", "Password"))
 HEADER_STYLE = """
 header { display: flex; flex-wrap: wrap; gap: 0.5rem 1rem; align-items: baseline; }
 p { margin: 0; color: var(--color-accent); font-weight: 700; letter-spacing: -0.02em; }
@@ -61,7 +62,7 @@ def build_lab_page(store: LabelStore, accounts: Accounts, run_dir: Path | None =
     """
     lab = Lab.over(store, accounts, run_dir)
     with gr.Blocks(title="Lab · Steerline", analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(html_template=HEADER, css_template=HEADER_STYLE, js_on_load=None)
+        gr.HTML(html_template=_header(run_dir), css_template=HEADER_STYLE, js_on_load=None)
         with gr.Tabs(overflow_behavior="wrap"):
             for number, (title, build) in enumerate(TABS.items()):
                 with gr.Tab(title, id=title.lower()) as tab:
@@ -71,3 +72,9 @@ def build_lab_page(store: LabelStore, accounts: Accounts, run_dir: Path | None =
                 if number == 0:
                     lab.bind(page.load, fill.work, fill.inputs, fill.outputs)
     return page
+
+
+def _header(run_dir: Path | None) -> str:
+    """Return the page's head; without a run there is nothing to compare."""
+    links = [link for link in LINKS if run_dir is not None or link[1] != "Compare"]
+    return HEADER.format(pages=" ".join(f'<a href="{to}">{name}</a>' for to, name in links))

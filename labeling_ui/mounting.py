@@ -77,7 +77,8 @@ class Pages:
 
     def mount(self, app: FastAPI) -> None:
         """Give each page its place among an app's routes."""
-        for door in self._doors:
+        # Whichever is asked first answers: a page below another comes before it.
+        for door in sorted(self._doors, key=lambda one: len(one.page.path), reverse=True):
             app.mount(door.page.path, door)
 
     @asynccontextmanager

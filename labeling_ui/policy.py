@@ -15,7 +15,9 @@ import re
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Send
 
-MOUNTS = ("/label", "/lab")
+LABEL, LAB, COMPARE = "/label", "/lab", "/lab/compare"
+MOUNTS = (LABEL, LAB, COMPARE)
+"""Where Gradio's pages are, in the order in which they are made."""
 OWN_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
@@ -32,7 +34,7 @@ INLINE_SCRIPT = re.compile(rb"<script(?![^>]*\ssrc\s*=)[^>]*>(.*?)</script>", re
 
 
 def is_gradio(path: str) -> bool:
-    """Tell whether a path is of one of the two pages that Gradio serves."""
+    """Tell whether a path is of one of the pages that Gradio serves."""
     return any(path == mount or path.startswith(f"{mount}/") for mount in MOUNTS)
 
 

@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labeling_ui.failing import Failure, failure_of
-from labeling_ui.policy import OWN_POLICY
+from labeling_ui.policy import MOUNTS, OWN_POLICY
 from labeling_ui.settings import spell_origin
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -26,7 +26,7 @@ HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
 }
 # Gradio's files are named by the hash of their content; only the signed-in get them.
-HASHED_FILES = ("/label/assets/", "/lab/assets/")
+HASHED_FILES = tuple(f"{mount}/assets/" for mount in MOUNTS)
 
 
 class Shield:

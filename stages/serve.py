@@ -21,6 +21,8 @@ from pipeline.config.label import AppSection, LabelSection
 from pipeline.config.run import load_config
 from pipeline.errors import ConfigError, RunError
 from pipeline.labeling import open_store
+from pipeline.serving import ModelServer
+from pipeline.serving_messages import ServingSettings
 from pipeline.store.accounts import Accounts
 from pipeline.store.leasing import LeaseRules
 from stages.entry import CONFIG_HELP, OVERRIDE_HELP, Parser
@@ -42,7 +44,11 @@ def main(argv: Sequence[str]) -> None:
     if not given.insecure:
         settings.check_exposure()
     _check_certificate(given.certificate, given.key)
-    with open_store(config, create=False) as store, _listen(settings) as door:
+    with (
+        open_store(config, create=False) as store,
+        _listen(settings) as door,
+        ModelServer(_serving(section)) as models,
+    ):
         if not Accounts(store).has_lead():
             raise RunError(
                 f"No lead can sign in. Run 'steerline user add {given.config} NAME --role lead' "
@@ -55,10 +61,13 @@ def main(argv: Sequence[str]) -> None:
             config.seed,
         )
         make_app = functools.partial(
-            create_app, store, settings, rules=rules, run_dir=config.run_dir
+            create_app, store, settings, rules=rules, run_dir=config.run_dir, models=models
         )
         shown = settings.origin or _spell(settings, door)
-        sys.stdout.write(f"Labeling app: {shown}/label, for leads {shown}/lab. Ctrl-C ends it.\n")
+        sys.stdout.write(
+            f"Labeling app: {shown}/label, for leads {shown}/lab and {shown}/lab/compare. "
+            "Ctrl-C ends it.\n"
+        )
         sys.stdout.flush()
         _run(make_app, given, door)
 
@@ -99,6 +108,13 @@ def _settings(given: Namespace, section: AppSection) -> AppSettings:
         session=timedelta(hours=section.session_hours),
         goal=section.daily_goal,
     )
+
+
+def _serving(section: AppSection) -> ServingSettings:
+    """Return how much of the machine the models of the lab may take."""
+    if section.models_memory_gb is None:
+        return ServingSettings(threads=section.model_threads)
+    return ServingSettings(int(section.models_memory_gb * 1e9), section.model_threads)
 
 
 def _make_server(app: FastAPI, given: Namespace) -> uvicorn.Server:

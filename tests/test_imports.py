@@ -16,7 +16,8 @@ PACKAGES = [name for name in ("pipeline", "stages", "labeling_ui") if (ROOT / na
 
 LAYERS = (
     {"errors", "artifacts", "config", "records", "runs", "store", "doctor", "provenance"}
-    | {"serving", "serving_messages", "serving_process", "serving_wire", "word_diff"},
+    | {"serving", "serving_messages", "serving_process", "serving_wire", "word_diff"}
+    | {"regression_set", "run_index"},
     {"masked", "advantages", "losses", "ranking_loss", "ranking_accuracy"}
     | {"agreement", "calibration", "tempering", "baselines", "best_of", "bootstrap", "statistics"}
     | {"cpu", "distributed", "kl_control", "score_scaling", "selection"}
@@ -69,6 +70,7 @@ WITHOUT_TORCH = (
     *("pipeline.judge_cache", "pipeline.llm_judge"),
     *("pipeline.serving", "pipeline.serving_messages", "pipeline.serving_process"),
     *("pipeline.serving_wire", "pipeline.word_diff"),
+    *("pipeline.regression_set", "pipeline.run_index"),
     *sorted(ROOTS),
 )
 

@@ -24,13 +24,20 @@ class AppSection(Section):
     """Tasks a day that the page shows progress towards; null shows none."""
     session_hours: float = 12.0
     """Hours until a sign-in ends."""
+    models_memory_gb: float | None = None
+    """Weights that /lab/compare holds at once, GB; null is half of the machine's memory."""
+    model_threads: int = 1
+    """CPU threads of the models at /lab/compare."""
 
     def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
         yield from self.not_positive("lease_minutes", "session_hours")
+        yield from self.below(1, "model_threads")
         yield from self.outside_unit("gold_rate", "repeat_rate")
         if self.gold_rate + self.repeat_rate > 1:
             yield Problem("repeat_rate", "be at most 1 with gold_rate", "Lower one of them.")
+        if self.models_memory_gb is not None and self.models_memory_gb <= 0:
+            yield Problem("models_memory_gb", "be positive, or null", "Leave it out for half.")
         if self.daily_goal is not None and self.daily_goal < 1:
             yield Problem("daily_goal", "be 1 or more, or null", "Leave it out to show none.")
 

@@ -64,13 +64,16 @@ class Server:
 
     def start(self) -> None:
         """Start the process and wait until it answers."""
-        command = [sys.executable, "-m", "tests.browser.serve", str(self.path), str(self.port)]
-        self._process = subprocess.Popen(command, cwd=ROOT)
+        self._process = subprocess.Popen(self.command(), cwd=ROOT)
         end = time.monotonic() + START_SECONDS
         while not self._answers():
             assert self._process.poll() is None, "the server did not start"
             assert time.monotonic() < end, f"the server did not answer within {START_SECONDS} s"
             time.sleep(0.1)
+
+    def command(self) -> list[str]:
+        """Return what serves the store."""
+        return [sys.executable, "-m", "tests.browser.serve", str(self.path), str(self.port)]
 
     def kill(self) -> None:
         """End the process as a power cut would, wherever it is."""

@@ -29,6 +29,12 @@ LABS = [
     "/lab/gradio_api/queue/data?session_hash=x",
     "/lab/gradio_api/file=/etc/passwd",
     "/api/lab/export/labels.jsonl",
+    "/lab/compare",
+    "/lab/compare/",
+    "/lab/compare/config",
+    "/lab/compare/gradio_api/info",
+    "/api/lab/compare/runs",
+    "/api/lab/compare/report.html?run=x",
 ]
 CALLS = [
     "/lab/gradio_api/run/tell",
@@ -40,6 +46,9 @@ CALLS = [
     "/lab/gradio_api/cancel",
     "/lab/login",
     "/api/lab/import",
+    "/lab/compare/gradio_api/queue/join",
+    "/api/lab/compare/answers",
+    "/api/lab/compare/prompts",
 ]
 
 
@@ -177,6 +186,15 @@ def test_what_the_pages_do_not_need_is_not_served(client: TestClient, sign_in: C
         ("/lab/gradio_api", False),
         ("/lab/gradio_api/", False),
         ("/lab/svelte/x", False),
+        ("/lab/compare", True),
+        ("/lab/compare/", True),
+        ("/lab/compare/config", True),
+        ("/lab/compare/assets/index-x.js", True),
+        ("/lab/compare/gradio_api/queue/join", True),
+        ("/lab/compare/gradio_api/upload", False),
+        ("/lab/compare/gradio_api/file=/etc/passwd", False),
+        ("/lab/compare/monitoring", False),
+        ("/lab/comparer", False),
     ],
 )
 def test_the_routes_of_gradios_that_are_served(path: str, served: bool) -> None:

@@ -1,0 +1,152 @@
+"""The runs' page shows curves, also while a stage trains, what was made from what, and the report."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.compare.page import READY, ComparePage
+from tests.browser.running import ROOT
+from tests.run_folders import add_lines
+
+TRAINING = """\
+run_dir: {folder}
+seed: 3
+pretrain:
+  tokens: 200000
+  sources: [tiny:facts]
+  model: {{hidden_size: 32, num_layers: 2, num_heads: 2, num_kv_heads: 1, intermediate_size: 48}}
+  vocab_size: 600
+  tokenizer_documents: 200
+  context: 128
+  batch_size: 8
+  micro_batch_size: 8
+  log_every: 1
+  checkpoint_every: 1000
+"""
+PATIENCE = 120_000
+
+
+@pytest.fixture
+def training(run_dir: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Train a model from scratch in another process, beside the other runs."""
+    config = tmp_path / "training.yaml"
+    folder = run_dir.parent / "training"
+    config.write_text(TRAINING.format(folder=folder), encoding="utf-8")
+    command = [sys.executable, "-m", "stages.cli", "pretrain", str(config)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, **quiet
+    )
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_curves_of_several_runs_lie_over_one_another(lead: ComparePage):
+    lead.open("Runs")
+    lead.tick("tiny", "pretrain")
+    lead.tick("tiny", "sft")
+    lead.tick("second", "sft")
+    lead.field("Figure").select_option("loss")
+    expect(lead.page.locator(".legend li")).to_have_count(3)
+    lines = lead.page.locator(".plot polyline.curve")
+    expect(lines).to_have_count(3)
+    curves = lead.curves()
+    assert curves["tiny/pretrain"] == ["5", "5", "0.6", "0.6", "3"]
+    assert curves["second/sft"] == ["2", "9", "4", "4", "5"]
+    looks = lines.evaluate_all("all => all.map(one => getComputedStyle(one).strokeDasharray)")
+    assert len(set(looks)) == 3, "not by colour alone"
+    points = [
+        len(str(one).split())
+        for one in lines.evaluate_all("all => all.map(one => one.getAttribute('points'))")
+    ]
+    assert sorted(points) == [1, 2, 5]
+    lead.field("Figure").select_option("lr")
+    expect(lines).to_have_count(1)
+    assert list(lead.curves()) == ["tiny/sft"]
+
+
+def test_what_is_logged_meanwhile_is_added(lead: ComparePage, run_dir: Path):
+    lead.open("Runs")
+    lead.tick("second", "sft")
+    lead.field("Figure").select_option("loss")
+    expect(lead.page.locator(".chart tbody tr").filter(has_text="second/sft")).to_be_visible()
+    before = int(lead.curves()["second/sft"][0])
+    requests: list[str] = []
+    lead.page.on("request", lambda one: requests.append(str(one.post_data)))
+    add_lines(run_dir.parent / "second" / "sft", [{"step": 20, "loss": 3.5}])
+    row = lead.page.locator(".chart tbody tr").filter(has_text="second/sft")
+    expect(row.locator("td").nth(1)).to_have_text("20", timeout=READY)
+    assert lead.curves()["second/sft"] == [str(before + 1), "20", "3.5", "3.5", "5"]
+    assert all('"cursor":""' not in asked for asked in requests), "only what is new is read"
+
+
+def test_a_stage_that_trains_shows_its_curve_growing(
+    lead: ComparePage, training: subprocess.Popen[bytes]
+):
+    lead.open("Runs")
+    live = lead.page.locator(".live")
+    expect(live).to_have_text("Training now: training/pretrain", timeout=PATIENCE)
+    lead.tick("training", "pretrain")
+    row = lead.page.locator(".chart tbody tr").filter(has_text="training/pretrain")
+    expect(row).to_be_visible(timeout=PATIENCE)
+    lead.field("Figure").select_option("loss")
+    counts = set()
+    end = time.monotonic() + PATIENCE / 1000
+    while len(counts) < 3:
+        assert time.monotonic() < end, f"the curve had {counts} points"
+        assert training.poll() is None or len(counts) > 1, "the training ended too early"
+        counts.add(int(lead.curves()["training/pretrain"][0]))
+        lead.page.wait_for_timeout(300)
+    table = lead.page.locator("table").filter(has_text="Stages of all runs")
+    expect(table.locator("tr").filter(has_text="training")).to_contain_text("running")
+
+
+def test_lineage_goes_from_labels_to_policies(lead: ComparePage):
+    lead.open("Runs")
+    drawing = lead.page.get_by_role("img", name="Lineage of tiny")
+    expect(drawing).to_be_visible(timeout=READY)
+    names = drawing.locator("text.name").all_text_contents()
+    assert names == ["1 data source", "pretrain", "sft", "label", "Labels", "reward", "ppo"]
+    expect(drawing.locator("path.edge")).to_have_count(7)
+    lead.page.get_by_text("The same in words").click()
+    words = lead.page.locator(".lineage li").all_text_contents()
+    assert "Labels (labels a1b2c3d4): snapshot a1b2c3d4; made from label." in words
+    assert any(
+        line.startswith("ppo: complete") and line.endswith("made from sft, reward.")
+        for line in words
+    )
+    lead.page.locator(".runs select").last.select_option("second")
+    expect(lead.page.get_by_role("img", name="Lineage of second")).to_be_visible()
+
+
+def test_the_report_shows_as_soon_as_it_is_written_and_runs_nothing(
+    lead: ComparePage, run_dir: Path
+):
+    lead.open("Report")
+    expect(lead.page.get_by_text("tiny has no report yet")).to_be_visible(timeout=READY)
+    folder = run_dir / "report"
+    folder.mkdir()
+    harm = (
+        "<script>top.stolen = 1; document.title = 'x'</script><img src=x onerror='top.stolen = 1'>"
+    )
+    page = folder / "report.html"
+    page.write_text(f"<style>h1 {{color: red}}</style><h1>The tax</h1>{harm}", encoding="utf-8")
+    shown = lead.page.frame_locator("iframe.report").get_by_role("heading", name="The tax")
+    expect(shown).to_be_visible(timeout=READY)
+    assert shown.evaluate("one => getComputedStyle(one).color") == "rgb(255, 0, 0)"
+    assert lead.page.evaluate("window.stolen") is None
+    page.write_text("<h1>A newer report</h1>", encoding="utf-8")
+    newer = lead.page.frame_locator("iframe.report").get_by_role("heading", name="A newer report")
+    expect(newer).to_be_visible(timeout=READY)
+    with lead.page.expect_popup() as opened:
+        lead.page.get_by_role("link", name="Open it alone").click()
+    expect(opened.value.get_by_role("heading", name="A newer report")).to_be_visible()
