@@ -8,9 +8,11 @@ GFLOP/s at 256 rows, 94 against 170 at 8. The numbers differ from MKL's in the l
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -66,6 +68,18 @@ def use_onednn(model: nn.Module) -> None:
     for layer in model.modules():
         if type(layer) is nn.Linear and min(layer.weight.shape) >= NARROW:
             layer.__class__ = OneDnnLinear
+
+
+@contextlib.contextmanager
+def without_onednn(layer: nn.Module) -> Iterator[None]:
+    """Let a layer's products be PyTorch's own for a while, to the last digit."""
+    kind = type(layer)
+    if kind is OneDnnLinear:
+        layer.__class__ = nn.Linear
+    try:
+        yield
+    finally:
+        layer.__class__ = kind
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.artifacts import hash_text
 from pipeline.evaluation.folder import EvaluationFolder, Part
@@ -28,8 +28,19 @@ RUNTIME = ("num_fewshot", "custom_dataset", "dataset_kwargs")
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
-def hash_task(task: Any, limit: int | None, seed: int) -> str:
-    """Hash what a task asks, whatever the number of shots.
+class TaskHash(NamedTuple):
+    """Hashes of what a task asks, and of the examples that it may show before that."""
+
+    asked: str
+    shown: str
+
+    def at(self, shots: int) -> str:
+        """Return what a number of shots depends on: without any, no example counts."""
+        return f"{self.asked} {self.shown if shots else ''}"
+
+
+def hash_task(task: Any, limit: int | None, seed: int) -> TaskHash:
+    """Hash a task's configuration and questions, and its examples.
 
     Args:
         task: lm_eval's, loaded.
@@ -37,12 +48,13 @@ def hash_task(task: Any, limit: int | None, seed: int) -> str:
         seed: draws the examples of tasks that have no order of their own.
     """
     config = {key: value for key, value in task.dump_config().items() if key not in RUNTIME}
+    versions = importlib.metadata.version("lm_eval"), VERSION
     asked = itertools.islice(task.eval_docs, limit)
     shown = getattr(getattr(task, "sampler", None), "df", None) or ()
-    parts = [
-        *(importlib.metadata.version("lm_eval"), VERSION, seed),
-        *(config, *asked, "examples", *shown),
-    ]
+    return TaskHash(_hash([versions, config, *asked]), _hash([seed, *shown]))
+
+
+def _hash(parts: Sequence[Any]) -> str:
     return hash_text("\n".join(_write(part) for part in parts))
 
 
@@ -52,7 +64,10 @@ def _write(part: Any) -> str:
 
 
 def make_cells(
-    tasks: Mapping[str, str], shots: Mapping[str, Sequence[int]], model_hash: str, settings: str
+    tasks: Mapping[str, TaskHash],
+    shots: Mapping[str, Sequence[int]],
+    model_hash: str,
+    settings: str,
 ) -> dict[str, dict[str, str]]:
     """Return the key of every cell.
 
@@ -64,10 +79,10 @@ def make_cells(
     """
     return {
         name: {
-            str(count): hash_text(f"{model_hash} {asked} {count} {settings}")
+            str(count): hash_text(f"{model_hash} {task.at(count)} {count} {settings}")
             for count in shots[name]
         }
-        for name, asked in tasks.items()
+        for name, task in tasks.items()
     }
 
 

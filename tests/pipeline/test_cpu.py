@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.cpu import NARROW, OneDnnLinear, has_onednn, use_onednn
+from pipeline.cpu import NARROW, OneDnnLinear, has_onednn, use_onednn, without_onednn
 
 needs_onednn = pytest.mark.skipif(not has_onednn(), reason="this PyTorch has no oneDNN products")
 WIDE, OTHER = NARROW + 8, NARROW
@@ -118,3 +118,18 @@ def test_freed_memory_is_used_again_without_new_pages():
     if kept == "not glibc":
         pytest.skip("mallopt is glibc's")
     assert int(kept) < 0.5 * int(faults("given back"))
+
+
+@needs_onednn
+def test_a_layer_is_pytorchs_own_for_a_while():
+    layer = make_layer()
+    plain = nn.Linear(WIDE, OTHER)
+    plain.load_state_dict(layer.state_dict())
+    inputs = torch.randn(5, WIDE)
+    with pytest.raises(KeyError), without_onednn(layer):  # noqa: PT012
+        assert type(layer) is nn.Linear
+        assert torch.equal(layer(inputs), plain(inputs))
+        raise KeyError
+    assert type(layer) is OneDnnLinear
+    with without_onednn(plain):
+        assert type(plain) is nn.Linear

@@ -84,6 +84,94 @@ def test_a_second_run_measures_nothing_and_new_shots_need_force(tree, finish, me
     assert set(read(tree, "results.json")["pretrain"]["questions"]) == {"0", "3"}
 
 
+@pytest.fixture
+def cells(monkeypatch):
+    """Return the list of tasks and shots that are run from here on."""
+    calls = []
+    real = evaluator_module.run_tasks
+
+    def counted(model, tokenizer, tasks, *, shots, **options):
+        counts = shots if isinstance(shots, dict) else dict.fromkeys(tasks, shots)
+        calls.extend((name, count) for name in tasks for count in counts[name])
+        return real(model, tokenizer, tasks, shots=shots, **options)
+
+    monkeypatch.setattr(evaluator_module, "run_tasks", counted)
+    return calls
+
+
+def test_only_new_tasks_and_shots_are_measured(tree, finish, cells, write_rows):
+    finish("pretrain")
+    evaluate.run(resolve(tree), "evaluate")
+    assert cells == [("questions", 0), ("questions", 2)]
+    before = read(tree, "results.json")["pretrain"]
+    rows = [{"query": f"Say {i}", "choices": ["cat", "dog"], "gold": i % 2} for i in range(8)]
+    tree["evaluate"]["tasks"].append(str(write_rows(rows, "more.jsonl")))
+    cells.clear()
+    evaluate.run(resolve(tree), "evaluate", force=True)
+    assert cells == [("more", 0), ("more", 2)]
+    grown = read(tree, "results.json")["pretrain"]
+    assert list(grown) == ["questions", "more"]
+    assert grown["questions"] == before["questions"]
+
+    tree["evaluate"]["shots"] = [0, 1, 2]
+    cells.clear()
+    evaluate.run(resolve(tree), "evaluate", force=True)
+    # As many rows are kept as examples as before: the questions are the same.
+    assert cells == [("questions", 1), ("more", 1)]
+    grown = read(tree, "results.json")["pretrain"]
+    assert [list(task) for task in grown.values()] == [["0", "1", "2"]] * 2
+    assert grown["questions"]["2"] == before["questions"]["2"]
+    asked = [(row["task"], row["shots"]) for row in rows_of(tree, "documents.jsonl")]
+    assert asked == sorted(asked, key=lambda cell: (cell[0] == "more", cell[1]))
+
+    # Fewer are taken from what stands: no model is loaded.
+    tree["evaluate"]["tasks"].pop(0)
+    cells.clear()
+    evaluate.run(resolve(tree), "evaluate", force=True)
+    assert cells == []
+    assert list(read(tree, "results.json")["pretrain"]) == ["more"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"limit": 3}, {"precision": "bf16"}, {"calibration_bins": 3}], ids=str
+)
+def test_what_the_figures_depend_on_is_measured_again(tree, finish, cells, change):
+    finish("pretrain")
+    evaluate.run(resolve(tree), "evaluate")
+    before = read(tree, "summary.json")["pretrain"]
+    tree["evaluate"] |= change
+    cells.clear()
+    evaluate.run(resolve(tree), "evaluate", force=True)
+    assert cells == [("questions", 0), ("questions", 2)]
+    after = read(tree, "summary.json")["pretrain"]
+    if "precision" in change:
+        assert after["perplexity"] != before["perplexity"]
+        assert after["perplexity"] == pytest.approx(before["perplexity"], rel=0.05)
+    else:
+        assert after["perplexity"] == before["perplexity"]
+
+
+def test_a_kill_loses_only_the_task_at_work(tree, finish, cells, write_rows, monkeypatch):
+    finish("pretrain")
+    rows = [{"query": f"Say {i}", "choices": ["cat", "dog"], "gold": i % 2} for i in range(8)]
+    tree["evaluate"]["tasks"].append(str(write_rows(rows, "more.jsonl")))
+    counted = evaluator_module.run_tasks
+
+    def stop_at_more(model, tokenizer, tasks, **options):
+        if "more" in tasks:
+            raise KeyboardInterrupt
+        return counted(model, tokenizer, tasks, **options)
+
+    monkeypatch.setattr(evaluator_module, "run_tasks", stop_at_more)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.run(resolve(tree), "evaluate")
+    monkeypatch.setattr(evaluator_module, "run_tasks", counted)
+    cells.clear()
+    evaluate.run(resolve(tree), "evaluate")
+    assert cells == [("more", 0), ("more", 2)]
+    assert list(read(tree, "results.json")["pretrain"]) == ["questions", "more"]
+
+
 def test_a_kill_loses_only_the_part_at_work(tree, finish, measured, monkeypatch):
     finish("pretrain")
     finish("sft", 1)
