@@ -214,7 +214,7 @@ class _Loader:
     def _preset_task(self, task: PresetTask) -> Iterator[Any]:
         """Yield one task of a preset, or note why it is left out."""
         path = _file_of(task, self.data)
-        source = task.file or task.source
+        source = task.source.partition("/")[0]
         reason = ""
         if task.variable and task.variable not in os.environ:
             reason = f"{task.variable} is not set"

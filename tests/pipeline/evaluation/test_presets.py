@@ -198,6 +198,38 @@ def test_squad_is_headed_by_f1(make, make_policy, tiny_tokenizer):
         assert {"exact_match", "f1_stderr", "n", "stderr"} <= set(figures)
 
 
+TRUTHS = {
+    "question": "What do cats do?",
+    "best_answer": "Cats purr.",
+    "correct_answers": ["Cats purr.", "They purr"],
+    "incorrect_answers": ["Cats sing."],
+}
+GENERATED = {
+    "instructgpt_drop": (DROP, {"f1", "em", "acc"}),
+    "instructgpt_wsc": (WSC, {"acc", "stderr"}),
+    "instructgpt_wmt15_fr_en": (PROMPTS["instructgpt_wmt15_fr_en"][0], {"bleu", "chrf"}),
+    "instructgpt_cnn_dm": (
+        {"article": "Mia has a cat. It is red.", "highlights": "Mia has a cat."},
+        {"rougeL", "rougeL_stderr"},
+    ),
+    "truthfulqa_gen": (TRUTHS, {"bleu_acc", "rouge1_diff", "bleu_acc_stderr"}),
+}
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_tasks_that_are_answered_in_words(make, make_policy, tiny_tokenizer, name):
+    row, keys = GENERATED[name]
+    rows = [{**row, "copy": copy} for copy in range(2)]
+    task = make(name, train=rows, validation=rows, test=rows)
+    outcome = run_tasks(
+        make_policy(context=1024), tiny_tokenizer, {name: task}, shots={name: [0]}, **OPTIONS
+    )
+    figures = outcome.figures[name]["0"]
+    assert keys <= set(figures)
+    assert figures["n"] == 2
+    assert ("acc" in figures) == ("acc" in keys)
+
+
 @pytest.mark.usefixtures("no_hub")
 def test_what_a_preset_lacks_is_said(tmp_path, monkeypatch):
     from pipeline.evaluation import catalogue
