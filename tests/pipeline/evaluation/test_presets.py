@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.catalogue import _build_preset, load_tasks
@@ -178,7 +179,15 @@ def test_llama_weighs_boolq_by_the_answers_prior(make, make_policy, tiny_tokeniz
     # What is taken off is the same for every question: the bare answers'.
     bare = logliks - scores
     assert np.abs(bare - bare[0]).max() < 1e-6
-    assert np.abs(bare[0] - bare[0, 0]).max() > 1e-3
+    for value, answer in zip(bare[0], ("no", "yes"), strict=True):
+        prefix, whole = (
+            tiny_tokenizer(text)["input_ids"] for text in ("Answer:", f"Answer: {answer}")
+        )
+        with torch.no_grad():
+            logprobs = policy(torch.tensor([whole])).logits[0].log_softmax(-1)
+        places = range(len(prefix), len(whole))
+        expected = sum(logprobs[place - 1, whole[place]].item() for place in places)
+        assert value == pytest.approx(expected, abs=1e-6)
     figures = outcome.figures["boolq"]["0"]
     right = [int(np.argmax(row)) == i % 2 for i, row in enumerate(scores)]
     assert figures["acc"] == pytest.approx(np.mean(right))

@@ -82,6 +82,8 @@ def test_each_instruction_has_its_figures_from_its_rows(measured):
         assert [(row["place"], row["sample"]) for row in rows] == [
             (place, sample) for place in range(5) for sample in range(2)
         ]
+        pairs = zip(rows[::2], rows[1::2], strict=True)
+        assert any(one["completion"] != other["completion"] for one, other in pairs)
         scores = np.array([row["toxicity"] for row in rows]).reshape(5, 2)
         figures = part.figures[f"toxicity_{style}"]["0"]
         assert figures["toxicity"] == pytest.approx(scores.mean())
