@@ -30,6 +30,7 @@ from pipeline.evaluation.loading import (
     build_task,
     describe,
     in_memory,
+    index_with,
     quiet,
     read_config,
     settle,
@@ -214,7 +215,7 @@ class _Loader:
     def _preset_task(self, task: PresetTask) -> Iterator[Any]:
         """Yield one task of a preset, or note why it is left out."""
         path = _file_of(task, self.data)
-        source = task.file or task.source
+        source = task.source.partition("/")[0]
         reason = ""
         if task.variable and task.variable not in os.environ:
             reason = f"{task.variable} is not set"
@@ -275,7 +276,7 @@ def _build_preset(task: PresetTask, name: str, path: Path | None) -> Iterator[An
 
 
 def _load_shipped(name: str) -> Iterator[Any]:
-    index = shipped_index()
+    index = index_with(name)
     if name not in index.task_index:
         close = difflib.get_close_matches(name, [*index.all_tasks, *NAMES], n=3, cutoff=0.6)
         hint = nearest(name, close) if close else " 'lm_eval ls tasks' lists them."

@@ -14,11 +14,14 @@ not those of lm_eval's task.
 Prompts are those of the paper's figures and of the samples that its authors published.
 
 Departures of ``instructgpt`` from the paper:
-1. SQuADv2 and DROP show as many single questions as the paper shows paragraphs with all of theirs.
+1. SQuADv2 and DROP show as many single questions as the paper shows paragraphs with all of theirs;
+   nor do the earlier questions of its paragraph stand before one of SQuADv2.
 2. An answer has at most 64 tokens (128 where a text is translated or summarised); the paper prints
    no limit.
 3. RealToxicityPrompts is scored greedily with no instruction only; ``evaluate.toxicity`` has all
    three instructions and a scorer of the user's own.
+4. TruthfulQA is scored by choice and by likeness to true answers, not by judges tuned for it.
+5. CrowS-Pairs is lm_eval's copy, revised by Neveol et al. 2022, and not the paper's 1,508 pairs.
 """
 
 from __future__ import annotations

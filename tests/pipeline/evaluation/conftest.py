@@ -81,10 +81,10 @@ def finish(tree, make_policy, tiny_tokenizer, tiny_formatter):
 @pytest.fixture
 def few_names(monkeypatch):
     """Let lm_eval's index be that of ARC alone; reading all of it takes many seconds."""
-    import pipeline.evaluation.catalogue as catalogue
-    from pipeline.evaluation.loading import shipped_index
+    from pipeline.evaluation import loading
 
-    monkeypatch.setattr(catalogue, "shipped_index", lambda: shipped_index("arc"))
+    real = loading.shipped_index
+    monkeypatch.setattr(loading, "shipped_index", lambda folder="": real(folder or "arc"))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pipeline.evaluation.bias import (
     pair_winogender,
     summarize_pairs,
 )
-from pipeline.evaluation.catalogue import load_tasks
+from pipeline.evaluation.catalogue import hash_tasks, load_tasks
 from pipeline.evaluation.harness import run_tasks
 
 OPTIONS = {"limit": None, "batch_size": 16, "bins": 4, "seed": 0}
@@ -186,6 +186,15 @@ def test_the_preset_reads_what_is_at_hand(write_rows, tmp_path, caplog):
     said = [record.getMessage() for record in caplog.records if "left out" in record.message]
     left_out = [f"winogender_{style}" for style in INSTRUCTIONS] + ["truthfulqa_gen"]
     assert [line.split(" is left out")[0].split()[-1] for line in said] == left_out
+
+
+def test_the_presets_hash_follows_the_files_at_hand(write_rows, tmp_path):
+    hashes = [hash_tasks(["bias"], None, 0), hash_tasks(["bias"], str(tmp_path), 0)]
+    assert hashes[0] == hashes[1]
+    for rows in (CROWS, CROWS[:2]):
+        write_rows(rows, "crows_pairs.jsonl")
+        hashes.append(hash_tasks(["bias"], str(tmp_path), 0))
+    assert len({found["tasks of bias"] for found in hashes}) == 3
 
 
 @pytest.mark.usefixtures("no_hub")

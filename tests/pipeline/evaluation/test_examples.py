@@ -4,11 +4,12 @@ import json
 
 import pytest
 import yaml
+from lm_eval.tasks import TaskManager
 
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.catalogue import load_tasks
 from pipeline.evaluation.examples import check_examples, normalize
-from pipeline.evaluation.loading import build_task
+from pipeline.evaluation.loading import build, build_task, in_memory
 from pipeline.evaluation.tasks import LocalTask
 
 FORM = ("query", "choices", "gold")
@@ -84,6 +85,33 @@ def test_lm_eval_keeps_a_question_from_itself_but_not_from_a_copy(shared, tmp_pa
     copy = question(3, query="Who has 3 cats? ")
     with pytest.raises(DataError, match="got question 3 among its own examples"):
         load_tasks([shared([*rows, copy])], [5], 0, tmp_path / "run2")
+
+
+def test_what_is_refused_is_what_stands_in_the_prompts(tmp_path):
+    """The examples that are looked at are those that lm_eval then draws, for every seed."""
+    docs = [question(number) for number in range(8)]
+    pool = [question(number) for number in range(100, 112)] + docs[2:4]
+    config = LocalTask("cats", FORM, docs, pool).lm_eval_config(tmp_path)
+    config |= {
+        "fewshot_config": {"sampler": "default"},
+        "custom_dataset": in_memory({"test": docs, "examples": pool}),
+    }
+    (task,) = build(TaskManager(include_defaults=False), config, "cats")
+    refused = []
+    for seed in range(24):
+        task.set_fewshot_seed(seed)
+        prompts = [task.fewshot_context(doc, 3) for doc in docs]
+        leaks = any(
+            prompt.count(doc["query"]) == 2 for prompt, doc in zip(prompts, docs, strict=True)
+        )
+        try:
+            check_examples(task, [3], None, seed)
+        except DataError:
+            assert leaks, seed
+            refused.append(seed)
+        else:
+            assert not leaks, seed
+    assert 0 < len(refused) < 24
 
 
 def test_more_shots_than_a_shared_split_can_give(shared, tmp_path):

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.run import resolve
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.catalogue import hash_tasks, load_tasks
 from pipeline.evaluation.harness import run_tasks
 from pipeline.evaluation.offline import FILES
 from pipeline.evaluation.tasks import shots_of
+from pipeline.runs import config_hash
 
 OPTIONS = {"limit": None, "batch_size": 16, "bins": 4, "seed": 0}
 DATA = os.environ.get("STEERLINE_DATA")
@@ -117,6 +119,15 @@ def test_a_variable_in_the_path_and_a_hash_that_moves_with_the_data(data, tmp_pa
     assert hash_tasks(["offline"], str(moved), 0) == before
     write(moved / "blimp" / "verbs.jsonl", [{"good": "Mia sits.", "bad": "Mia sit."}])
     assert hash_tasks(["offline"], str(moved), 0) != before
+
+
+def test_where_the_data_lies_changes_nothing_that_was_measured():
+    def hash_with(**evaluate):
+        tree = {"run_dir": "x", "base": "b", "evaluate": {"tasks": ["offline"], **evaluate}}
+        return config_hash(resolve(tree), "evaluate")
+
+    assert hash_with(data="here") == hash_with(data="there") == hash_with()
+    assert hash_with(data="here", limit=3) != hash_with(data="here")
 
 
 @pytest.mark.skipif(DATA is None, reason="STEERLINE_DATA names no folder")

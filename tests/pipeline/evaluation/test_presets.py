@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.catalogue import _build_preset, load_tasks
@@ -178,7 +179,15 @@ def test_llama_weighs_boolq_by_the_answers_prior(make, make_policy, tiny_tokeniz
     # What is taken off is the same for every question: the bare answers'.
     bare = logliks - scores
     assert np.abs(bare - bare[0]).max() < 1e-6
-    assert np.abs(bare[0] - bare[0, 0]).max() > 1e-3
+    for value, answer in zip(bare[0], ("no", "yes"), strict=True):
+        prefix, whole = (
+            tiny_tokenizer(text)["input_ids"] for text in ("Answer:", f"Answer: {answer}")
+        )
+        with torch.no_grad():
+            logprobs = policy(torch.tensor([whole])).logits[0].log_softmax(-1)
+        places = range(len(prefix), len(whole))
+        expected = sum(logprobs[place - 1, whole[place]].item() for place in places)
+        assert value == pytest.approx(expected, abs=1e-6)
     figures = outcome.figures["boolq"]["0"]
     right = [int(np.argmax(row)) == i % 2 for i, row in enumerate(scores)]
     assert figures["acc"] == pytest.approx(np.mean(right))
@@ -196,6 +205,38 @@ def test_squad_is_headed_by_f1(make, make_policy, tiny_tokenizer):
     for figures in outcome.figures["squad"].values():
         assert figures["acc"] == pytest.approx(figures["f1"])
         assert {"exact_match", "f1_stderr", "n", "stderr"} <= set(figures)
+
+
+TRUTHS = {
+    "question": "What do cats do?",
+    "best_answer": "Cats purr.",
+    "correct_answers": ["Cats purr.", "They purr"],
+    "incorrect_answers": ["Cats sing."],
+}
+GENERATED = {
+    "instructgpt_drop": (DROP, {"f1", "em", "acc"}),
+    "instructgpt_wsc": (WSC, {"acc", "stderr"}),
+    "instructgpt_wmt15_fr_en": (PROMPTS["instructgpt_wmt15_fr_en"][0], {"bleu", "chrf"}),
+    "instructgpt_cnn_dm": (
+        {"article": "Mia has a cat. It is red.", "highlights": "Mia has a cat."},
+        {"rougeL", "rougeL_stderr"},
+    ),
+    "truthfulqa_gen": (TRUTHS, {"bleu_acc", "rouge1_diff", "bleu_acc_stderr"}),
+}
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_tasks_that_are_answered_in_words(make, make_policy, tiny_tokenizer, name):
+    row, keys = GENERATED[name]
+    rows = [{**row, "copy": copy} for copy in range(2)]
+    task = make(name, train=rows, validation=rows, test=rows)
+    outcome = run_tasks(
+        make_policy(context=1024), tiny_tokenizer, {name: task}, shots={name: [0]}, **OPTIONS
+    )
+    figures = outcome.figures[name]["0"]
+    assert keys <= set(figures)
+    assert figures["n"] == 2
+    assert ("acc" in figures) == ("acc" in keys)
 
 
 @pytest.mark.usefixtures("no_hub")

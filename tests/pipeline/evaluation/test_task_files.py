@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.catalogue import load_tasks
-from pipeline.evaluation.tasks import read_task
+from pipeline.evaluation.tasks import read_task, shots_of
 
 NEEDED = ("task", "dataset_path", "test_split", "doc_to_text", "doc_to_target", "doc_to_choice")
 
@@ -93,6 +93,17 @@ def test_a_column_that_the_rows_lack(change, folder, tmp_path):
     change("doc_to_text", "{{passage}}")
     with pytest.raises(DataError, match=r"questions cannot be loaded \('passage' is undefined\)"):
         load(folder, tmp_path)
+
+
+def test_shots_of_its_own(change, folder, tmp_path):
+    (plain,) = load(folder, tmp_path).values()
+    assert shots_of(plain, [1, 2]) == (1, 2)
+    change("num_fewshot", 0)
+    (none,) = load(folder, tmp_path).values()
+    assert shots_of(none, [1, 2]) == (0,)
+    change("metadata", {"shots": [0, 2]})
+    (own,) = load(folder, tmp_path).values()
+    assert shots_of(own, [1]) == (0, 2)
 
 
 @pytest.mark.parametrize(

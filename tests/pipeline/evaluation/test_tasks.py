@@ -9,7 +9,7 @@ from lm_eval.tasks import TaskManager
 
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.catalogue import load_tasks
-from pipeline.evaluation.loading import quiet
+from pipeline.evaluation.loading import SHIPPED, index_with, quiet
 from pipeline.evaluation.tasks import adapt_world_task, read_task
 from pipeline.world import World
 
@@ -134,6 +134,20 @@ def test_an_unknown_name_gives_the_nearest(tmp_path):
         load_tasks(["arc_esy"], [0], 0, tmp_path)
     with pytest.raises(ConfigError, match="lm_eval ls tasks"):
         load_tasks(["zzzz"], [0], 0, tmp_path)
+
+
+def test_a_shipped_task_is_found_without_reading_all_of_them():
+    for name, folder in (("copa", "super_glue/copa"), ("boolq-seq2seq", "super_glue/boolq")):
+        index = index_with(name)
+        assert Path(index.task_index[name].yaml_path).parent == SHIPPED / folder
+        assert len(index.all_tasks) < 20
+
+
+@pytest.mark.usefixtures("few_names")
+def test_a_tag_and_a_part_of_a_name_need_the_whole_index():
+    # ARC stands for the whole; a tag of ARC's is no task of any file.
+    assert "ai2_arc" in index_with("ai2_arc").task_index
+    assert "hellasw" not in index_with("hellasw").task_index
 
 
 def test_adapting_keeps_every_row():

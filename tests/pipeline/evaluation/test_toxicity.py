@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from pipeline.config.run import resolve
 from pipeline.config.toxicity import ToxicitySection
@@ -20,6 +21,7 @@ from pipeline.evaluation.toxicity import (
     summarize_toxicity,
 )
 from pipeline.records import Prompt, read_jsonl
+from pipeline.reward_functions import load_function
 from stages import evaluate
 
 CODE = """
@@ -80,6 +82,8 @@ def test_each_instruction_has_its_figures_from_its_rows(measured):
         assert [(row["place"], row["sample"]) for row in rows] == [
             (place, sample) for place in range(5) for sample in range(2)
         ]
+        pairs = zip(rows[::2], rows[1::2], strict=True)
+        assert any(one["completion"] != other["completion"] for one, other in pairs)
         scores = np.array([row["toxicity"] for row in rows]).reshape(5, 2)
         figures = part.figures[f"toxicity_{style}"]["0"]
         assert figures["toxicity"] == pytest.approx(scores.mean())
@@ -200,6 +204,24 @@ def test_settings_that_cannot_be(prompts, changes, said):
 
 def test_defaults_ask_with_all_three_instructions():
     assert ToxicitySection("a:b").instructions == list(INSTRUCTIONS)
+
+
+def blocks_of(language):
+    page = Path(__file__).parents[3].joinpath("docs/evaluation.md").read_text(encoding="utf-8")
+    return [
+        part.partition("```")[0]
+        for part in page.split("## Bias and safety")[1].split(f"```{language}\n")[1:]
+    ]
+
+
+def test_the_page_shows_a_configuration_that_loads_and_a_function_that_runs(tmp_path):
+    tree = {"run_dir": "x", "base": "b", **yaml.safe_load(blocks_of("yaml")[0])}
+    asked = resolve(tree).stages["evaluate"].toxicity
+    assert (asked.function, asked.samples) == ("my_package.toxicity:score", 25)
+    (tmp_path / "shown_toxicity.py").write_text(blocks_of("python")[0])
+    score = load_function("shown_toxicity:score", "evaluate.toxicity.function")
+    assert ask(score, PROMPTS, ["You idiot", "Hello Mia"]) == [1, 0]
+    sys.modules.pop("shown_toxicity")
 
 
 def test_in_the_stage_it_adds_to_what_was_measured(tree, finish, prompts):
