@@ -29,12 +29,10 @@ def models(make_policy, tiny_tokenizer, tmp_path: Path) -> dict[str, Path]:
     save_model(stage / "model", make_policy(0, torch.float32, context=512), tiny_tokenizer, "# A\n")
     foreign = tmp_path / "foreign"
     save_model(foreign, make_policy(1, torch.float32, context=512), tiny_tokenizer, "# B\n")
-    for path in (foreign / "chat_template.jinja", foreign / "hashes.json"):
-        path.unlink(missing_ok=True)
-    config = foreign / "tokenizer_config.json"
-    kept = json.loads(config.read_text())
-    kept.pop("chat_template", None)
-    config.write_text(json.dumps(kept))
+    (foreign / "chat_template.jinja").unlink()
+    # Without the tokens of roles it is not given a template either.
+    for path in (foreign / "tokenizer.json", foreign / "tokenizer_config.json"):
+        path.write_text(path.read_text().replace("<|assistant|>", "<|another|>"))
     return {"base": stage, "other": foreign}
 
 
@@ -111,11 +109,9 @@ def test_a_model_that_lost_too_much_fails_with_3_and_its_report_is_there(
     folder = tmp_path / "out"
     numbers = read(folder, "report/report.json")
     (mean,) = [row for row in numbers["tax"] if (row["stage"], row["shots"]) == ("other", "all")]
-    # Whichever of these random models is better is taken as the base of the gate.
     capsys.readouterr()
-    if mean["difference"] >= 0:
-        assert compare("evaluate.max_tax=0") == 0
-        return
+    # Of these two random models the second answers worse.
+    assert mean["difference"] < 0
     assert compare(f"evaluate.max_tax={-mean['difference'] + 0.01}") == 0
     assert compare("evaluate.max_tax=0") == 3
     said = capsys.readouterr().err
