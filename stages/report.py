@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from pipeline.config.evaluate import ReportSection
+from pipeline.artifacts import hash_text
+from pipeline.config.evaluate import EvaluateSection, ReportSection
 from pipeline.config.run import RunConfig, stage_of
 from pipeline.errors import RunError
 from pipeline.report.page import write_report
@@ -37,21 +38,37 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
             f"No finished stage in {config.run_dir}, which {name} needs. "
             "Run 'steerline run CONFIG' first."
         )
-    crew = join_crew()
+    crew, sources = join_crew(), _hash_gate(config)
     settled = crew.on_main(
-        lambda: len(parents) == len(found) and _is_current(config, name, parents)
+        lambda: len(parents) == len(found) and _is_current(config, name, parents, sources)
     )
-    with open_stage(config, name, parents=parents, crew=crew, force=force or not settled) as stage:
+    with open_stage(
+        config,
+        name,
+        parents=parents,
+        sources=sources,
+        crew=crew,
+        force=force or not settled,
+    ) as stage:
         if not stage.skip:
             stage.finish(crew.on_main(lambda: write_report(config, stage.folder, section)))
 
 
-def _is_current(config: RunConfig, name: str, parents: Sequence[str]) -> bool:
+def _hash_gate(config: RunConfig) -> dict[str, str]:
+    """Hash what the page takes from another stage's section, the tax that is allowed."""
+    max_tax = config.section(EVALUATE, EvaluateSection).max_tax
+    return {} if max_tax is None else {"evaluate.max_tax": hash_text(str(max_tax))}
+
+
+def _is_current(
+    config: RunConfig, name: str, parents: Sequence[str], sources: Mapping[str, str]
+) -> bool:
     last = Manifest.read(config.run_dir / name)
     hashes = {parent: hash_parent(config, name, parent) for parent in parents}
     return (
         last is not None
         and dict(last.parents) == hashes
+        and dict(last.sources) == sources
         and last.config_hash == config_hash(config, name)
     )
 

@@ -112,12 +112,11 @@ class EvaluationFolder:
         return summary
 
     def _summarize(self, stage: str, rival: str) -> dict[str, Any]:
-        tasks = self.figures(stage, "fewshot")
+        # Every task weighs the same, however many numbers of shots it was measured at.
         accuracies = [
-            figures["acc"]
-            for task in tasks.values()
-            for figures in task.values()
-            if "acc" in figures
+            sum(found) / len(found)
+            for task in self.figures(stage, "fewshot").values()
+            if (found := [figures["acc"] for figures in task.values() if "acc" in figures])
         ]
         summary: dict[str, Any] = {}
         if accuracies:

@@ -68,7 +68,9 @@ def following_table(run: RunRecord, seed: int) -> list[Following]:
                 stage=stage,
                 rate=rate if rate is not None or not own else float(np.mean(list(own.values()))),
                 stderr=run.figure(stage, "instruction_following_stderr"),
-                spread=bootstrap_mean(list(own.values()), seed=seed) if own else None,
+                spread=bootstrap_mean([own[name] for name in sorted(own)], seed=seed)
+                if own
+                else None,
                 utility=run.figure(stage, "utility"),
                 n=len(run.completions.get(stage, {})),
                 against_base=_against(own, followed.get(run.base, {}), seed, stage != run.base),

@@ -35,6 +35,8 @@ FEW_VALUES = 8
 SIGN_DRAWS = 100_000
 # Differences whose signs are held at a time, to bound memory.
 BITS_AT_ONCE = 16
+BITS_SET = np.array([byte.bit_count() for byte in range(256)])
+"""How many bits of a byte are set: a binomial with p = 1/2 is a count of random bits."""
 
 Key = TypeVar("Key", bound=Hashable)
 Floats = npt.NDArray[np.float64]
@@ -141,12 +143,21 @@ def sign_flip(groups: Sequence[Floats], seed: int) -> float:
         sizes, counts = np.unique(np.abs(group[group != 0]), return_counts=True)
         drawn += _flip_each(sizes[counts == 1], generator) / len(group)
         for size, count in zip(sizes[counts > 1], counts[counts > 1], strict=True):
-            heads = generator.binomial(count, 0.5, SIGN_DRAWS)
-            drawn += size * (2 * heads - count) / len(group)
+            drawn += size * (2.0 * _heads(int(count), generator) - count) / len(group)
     observed = abs(sum(group.mean() for group in groups))
     # Sums in another order differ in the last bits; a tie counts as reached.
     reached = np.abs(drawn) >= observed - 1e-12
     return float((1 + reached.sum()) / (1 + SIGN_DRAWS))
+
+
+def _heads(coins: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Return how many of some fair coins show heads, once a draw: bits that are set."""
+    whole, rest = divmod(coins, 8)
+    heads = np.zeros(SIGN_DRAWS, dtype=np.int64)
+    for bits in [255] * whole + [(1 << rest) - 1] * (rest > 0):
+        raw = np.frombuffer(generator.bytes(SIGN_DRAWS), dtype=np.uint8)
+        heads += BITS_SET[raw & bits]
+    return heads
 
 
 def _flip_each(sizes: Floats, generator: np.random.Generator) -> Floats:

@@ -7,7 +7,7 @@ import pytest
 
 import pipeline.evaluation.evaluator as evaluator_module
 from pipeline.config.run import resolve
-from pipeline.errors import ConfigError, RunError
+from pipeline.errors import ConfigError, RegressionError, RunError
 from pipeline.evaluation.evaluator import read_texts
 from pipeline.runs import Manifest
 from stages import evaluate
@@ -249,3 +249,27 @@ def test_texts_are_shared_among_the_sources(tree):
     assert len(texts) == 3 + 1 + 2
     assert texts == list(read_texts(sources, 8, seed=0))
     assert len(list(read_texts(sources, 2, seed=0))) == 2
+
+
+def test_the_gate_fails_the_stage_and_its_figures_stay(tree, finish, measured):
+    finish("pretrain")
+    finish("sft", 1)
+    evaluate.run(resolve(tree), "evaluate")
+    manifest = Manifest.read(resolve(tree).run_dir / "evaluate")
+    measured.clear()
+    tree["evaluate"]["max_tax"] = 1.0
+    evaluate.run(resolve(tree), "evaluate")
+    tree["evaluate"]["max_tax"] = 0.0
+    documents = Path(tree["run_dir"]) / "evaluate" / "documents.jsonl"
+    rows = [json.loads(line) for line in documents.read_text().splitlines()]
+    # Right at the base and wrong after: the paired fall is the whole of it.
+    for row in rows:
+        row["correct"] = int(row["stage"] == "pretrain")
+    documents.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(RegressionError, match=r"sft changes the few-shot mean by .100\.0 points"):
+        evaluate.run(resolve(tree), "evaluate")
+    # It fails again although all is measured, and nothing was measured or marked anew.
+    with pytest.raises(RegressionError):
+        evaluate.run(resolve(tree), "evaluate")
+    assert measured == []
+    assert Manifest.read(resolve(tree).run_dir / "evaluate") == manifest

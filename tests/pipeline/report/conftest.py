@@ -13,8 +13,10 @@ import pytest
 
 from pipeline.artifacts import hash_file
 from pipeline.calibration import expected_calibration_error
+from pipeline.config.evaluate import ReportSection
 from pipeline.config.run import RunConfig, resolve
 from pipeline.records import prompt_id, write_jsonl
+from pipeline.report.page import write_report
 from pipeline.runs import Manifest
 
 STAGES = ("pretrain", "sft", "sft@ppo_init", "ppo", "ppo@no_ptx")
@@ -64,11 +66,10 @@ def write_manifest(run_dir: Path, stage: str, parents: list[str], **fields: Any)
     manifest.write(run_dir / stage)
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> RunConfig:
+def make_config(run_dir: Path) -> RunConfig:
     return resolve(
         {
-            "run_dir": str(tmp_path / "run"),
+            "run_dir": str(run_dir),
             "seed": 7,
             "pretrain": {"tokens": 1000, "sources": ["tiny:pretraining"]},
             "sft": {},
@@ -86,6 +87,19 @@ def config(tmp_path: Path) -> RunConfig:
             },
         }
     )
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    return make_config(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def drawn_report(drawn_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the drawn run's report, for tests that only read it."""
+    folder, config = tmp_path_factory.mktemp("report"), make_config(drawn_run)
+    write_report(config, folder, config.section("report", ReportSection))
+    return folder
 
 
 @pytest.fixture(scope="session")

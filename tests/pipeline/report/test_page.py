@@ -109,8 +109,8 @@ def correct(run_dir: Path, stage: str, task: str, shots: int) -> np.ndarray:
     )
 
 
-def test_the_page_can_ask_for_nothing(render) -> None:
-    page = page_of(render())
+def test_the_page_can_ask_for_nothing(drawn_report: Path) -> None:
+    page = page_of(drawn_report)
     assert {tag for tag, _ in page.elements} <= ALLOWED
     (policy,) = [
         meta["content"]
@@ -123,7 +123,7 @@ def test_the_page_can_ask_for_nothing(render) -> None:
         assert not any(name.startswith("on") or name == "src" for name in attrs), (tag, attrs)
         link = attrs.get("href")
         assert link is None or link.startswith("#") or link == "data:,", link
-    html = (render() / "report.html").read_text(encoding="utf-8")
+    html = (drawn_report / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"https?:|@import|url\((?!#)|javascript:", html)
 
 
@@ -153,14 +153,14 @@ def test_model_text_is_shown_and_does_nothing(run_dir: Path, config: RunConfig, 
     assert "98\u202f000 more characters" in html
 
 
-def test_the_tax_is_what_the_documents_say(run_dir: Path, render) -> None:
-    folder = render()
+def test_the_tax_is_what_the_documents_say(drawn_run: Path, drawn_report: Path) -> None:
+    folder = drawn_report
     rows = numbers_of(folder)["tax"]
     single = [row for row in rows if row["task"] != "mean over tasks"]
     assert len(single) == 5 * 6 * 3
     for row in single:
-        own = correct(run_dir, row["stage"], row["task"], row["shots"])
-        base = correct(run_dir, "pretrain", row["task"], row["shots"])
+        own = correct(drawn_run, row["stage"], row["task"], row["shots"])
+        base = correct(drawn_run, "pretrain", row["task"], row["shots"])
         assert row["score"] == pytest.approx(own.mean())
         assert row["stderr"] == pytest.approx(own.std(ddof=1) / np.sqrt(len(own)))
         if row["stage"] == "pretrain":
@@ -177,8 +177,8 @@ def test_the_tax_is_what_the_documents_say(run_dir: Path, render) -> None:
     assert shown in page_of(folder).text
 
 
-def test_holms_family_is_all_task_comparisons_together(render) -> None:
-    rows = [row for row in numbers_of(render())["tax"] if row["p"] is not None]
+def test_holms_family_is_all_task_comparisons_together(drawn_report: Path) -> None:
+    rows = [row for row in numbers_of(drawn_report)["tax"] if row["p"] is not None]
     tasks = sorted((row for row in rows if row["task"] != "mean over tasks"), key=lambda r: r["p"])
     assert tasks[0]["p_holm"] == pytest.approx(min(1, len(tasks) * tasks[0]["p"]))
     adjusted = [row["p_holm"] for row in tasks]
@@ -186,8 +186,8 @@ def test_holms_family_is_all_task_comparisons_together(render) -> None:
     assert all(row["p_holm"] >= row["p"] for row in tasks)
 
 
-def test_tax_csv_holds_the_numbers_of_report_json(render) -> None:
-    folder = render()
+def test_tax_csv_holds_the_numbers_of_report_json(drawn_report: Path) -> None:
+    folder = drawn_report
     with (folder / "tax.csv").open(encoding="utf-8", newline="") as lines:
         table = list(csv.DictReader(lines))
     rows = numbers_of(folder)["tax"]
@@ -196,10 +196,10 @@ def test_tax_csv_holds_the_numbers_of_report_json(render) -> None:
         assert written == {key: "" if value is None else str(value) for key, value in row.items()}
 
 
-def test_ptx_recovers_the_share_of_a_significant_fall(run_dir: Path, render) -> None:
-    rows = numbers_of(render())["recovered_by_ptx"]
+def test_ptx_recovers_the_share_of_a_significant_fall(drawn_run: Path, drawn_report: Path) -> None:
+    rows = numbers_of(drawn_report)["recovered_by_ptx"]
     (row,) = [row for row in rows if row["shots"] is None and row["task"] == "mean over tasks"]
-    scores = json.loads((run_dir / "evaluate" / "results.json").read_text())
+    scores = json.loads((drawn_run / "evaluate" / "results.json").read_text())
     start, ppo, plain = (
         np.mean([cell["acc"] for task in scores[stage].values() for cell in task.values()])
         for stage in ("sft@ppo_init", "ppo", "ppo@no_ptx")
@@ -211,12 +211,14 @@ def test_ptx_recovers_the_share_of_a_significant_fall(run_dir: Path, render) -> 
         assert (row["share"] is not None) == (fell and clear)
 
 
-def test_bits_per_byte_change_is_that_of_all_texts_together(run_dir: Path, render) -> None:
+def test_bits_per_byte_change_is_that_of_all_texts_together(
+    drawn_run: Path, drawn_report: Path
+) -> None:
     def bits(stage: str) -> float:
-        rows = [row for _, row in read_jsonl(run_dir / "evaluate" / "texts" / f"{stage}.jsonl")]
+        rows = [row for _, row in read_jsonl(drawn_run / "evaluate" / "texts" / f"{stage}.jsonl")]
         return sum(row["nll"] for row in rows) / sum(row["bytes"] for row in rows) / np.log(2)
 
-    rows = {row["stage"]: row for row in numbers_of(render())["language"]}
+    rows = {row["stage"]: row for row in numbers_of(drawn_report)["language"]}
     assert rows["pretrain"]["against_base"] is None
     for stage in ("sft", "ppo", "ppo@no_ptx"):
         change = rows[stage]["against_base"]["difference"]
@@ -245,24 +247,24 @@ def test_instruction_following_is_paired_by_prompt(run_dir: Path, render) -> Non
     assert row["win_rate"] == pytest.approx(wins)
 
 
-def test_the_headline_has_the_runs_outcome(run_dir: Path, render) -> None:
-    headline = numbers_of(render())["headline"]
-    summary = json.loads((run_dir / "evaluate" / "summary.json").read_text())
+def test_the_headline_has_the_runs_outcome(drawn_run: Path, drawn_report: Path) -> None:
+    headline = numbers_of(drawn_report)["headline"]
+    summary = json.loads((drawn_run / "evaluate" / "summary.json").read_text())
     assert headline["sft"]["instruction_following"] == summary["sft"]["instruction_following"]
     assert headline["base"]["perplexity"] == summary["pretrain"]["perplexity"]
     assert headline["ppo_win_rate"] == summary["ppo"]["win_rate_vs_sft"]
     assert (headline["reward_accuracy"], headline["labeler_agreement"]) == (0.717, 0.729)
 
 
-def test_the_reward_table_has_the_intervals_that_the_stages_wrote(render) -> None:
-    rows = {row["judge"]: row for row in numbers_of(render())["reward"]}
+def test_the_reward_table_has_the_intervals_that_the_stages_wrote(drawn_report: Path) -> None:
+    rows = {row["judge"]: row for row in numbers_of(drawn_report)["reward"]}
     ends = {judge: (row["low"], row["high"]) for judge, row in rows.items()}
     assert ends["reward model"] == (0.69, 0.744)
     assert ends["bag of words (floor)"] == (0.58, 0.64)
     assert ends["simulated labelers among themselves"] == (0.702, 0.755)
     assert rows["bag of words (floor)"]["ahead"] == [0.106, 0.071, 0.14]
     assert rows["length (floor)"]["ahead"] is None
-    verdict = " ".join(numbers_of(render())["verdict"])
+    verdict = " ".join(numbers_of(drawn_report)["verdict"])
     assert "+10.6 points against bag of words (95 % interval +7.1 to +14.0)." in verdict
 
 
@@ -275,8 +277,8 @@ def test_the_base_is_named_as_it_was_loaded(run_dir: Path, render) -> None:
     assert "base x.gguf, gguf (Q4_1, dequantized)" in (render("x") / "report.html").read_text()
 
 
-def test_every_table_and_figure_says_where_its_numbers_come_from(render) -> None:
-    html = (render() / "report.html").read_text(encoding="utf-8")
+def test_every_table_and_figure_says_where_its_numbers_come_from(drawn_report: Path) -> None:
+    html = (drawn_report / "report.html").read_text(encoding="utf-8")
     for part in ("caption", "figcaption"):
         found = re.findall(rf"<{part}>(.*?)</{part}>", html, flags=re.DOTALL)
         assert found

@@ -53,3 +53,10 @@ def test_an_evaluation_that_is_not_complete_is_asked_for(config: RunConfig, run_
     (run_dir / "evaluate" / "manifest.json").unlink()
     with pytest.raises(RunError, match="Run 'steerline evaluate CONFIG' first"):
         run(config, "report")
+
+
+def test_another_tax_rewrites_the_gate(config: RunConfig, run_dir: Path) -> None:
+    for max_tax in (0.12, 0.5):
+        run(config.with_stage("evaluate", max_tax=max_tax), "report")
+        gate = json.loads((run_dir / "report" / "report.json").read_text())["gate"]
+        assert [row["passed"] for row in gate] == [True, True, True, max_tax == 0.5]
