@@ -111,7 +111,8 @@ class LlmJudge:
         self._key = read_key(section.api_key_env, where)
         self._cache = VerdictCache(cache)
         self._stop = threading.Event()
-        self._client = httpx.Client(timeout=section.timeout, headers=self._headers())
+        limits = httpx.Limits(max_connections=section.concurrency)
+        self._client = httpx.Client(timeout=section.timeout, headers=self._headers(), limits=limits)
         self._url = f"{section.url.rstrip('/')}/chat/completions"
 
     def __enter__(self) -> LlmJudge:

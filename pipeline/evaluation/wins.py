@@ -42,7 +42,7 @@ from pipeline.win_rates import describe_judge, to_rows
 
 WIN_RATES = "win_rates.json"
 PORTION = 64
-"""Pairs that the language model judges between two times that all processes meet."""
+"""Pairs, at least, that the language model judges between two times that all processes meet."""
 MOST_SILENT = 0.5
 """Share of pairs without a verdict beyond which a judge is none."""
 
@@ -164,9 +164,10 @@ class WinRateEvaluator:
             for prompt, ours, theirs in asked
         ]
         verdicts: list[PairVerdict | None] = []
-        starts = range(0, len(questions), PORTION)
+        size = max(PORTION, 4 * section.concurrency)
+        starts = range(0, len(questions), size)
         for start in tqdm(starts, desc=section.model, unit="portion", leave=False, disable=None):
-            portion = questions[start : start + PORTION]
+            portion = questions[start : start + size]
             verdicts += self.workers.on_main(functools.partial(self._judge, section, portion))
         self._silent = verdicts.count(None)
         if self._silent > MOST_SILENT * len(questions):

@@ -7,5 +7,6 @@ from tests.mutants.rollouts import ROLLOUTS
 from tests.mutants.states import STATES
 from tests.mutants.supervised import SUPERVISED
 from tests.mutants.updates import UPDATES
+from tests.mutants.winning import WINNING
 
-MUTANTS = (*ARITHMETIC, *ROLLOUTS, *UPDATES, *STATES, *SUPERVISED)
+MUTANTS = (*ARITHMETIC, *ROLLOUTS, *UPDATES, *STATES, *SUPERVISED, *WINNING)

@@ -208,6 +208,17 @@ def test_equal_answers_stay_ties_and_say_nothing_of_length():
     assert control_length(same, seed=0) is None
 
 
+def test_intervals_at_equal_lengths_cover_the_truth():
+    hits = []
+    for seed in range(200):
+        items, _ = length_driven(120, 1.0, 0.5, 20, seed)
+        found = control_length(items, seed=seed, samples=200)
+        assert found is not None
+        hits.append(found.win_rate.low <= expit(0.5) <= found.win_rate.high)
+    # Two standard errors of 200 data sets.
+    assert np.mean(hits) == pytest.approx(0.95, abs=0.03)
+
+
 def test_a_judge_blind_to_length_keeps_the_win_rate():
     items, _ = length_driven(3000, 0.0, 1.0, 10, seed=3)
     found = control_length(items, seed=0, samples=20)

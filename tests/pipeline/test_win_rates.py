@@ -41,18 +41,18 @@ def test_a_win_rates_interval_resamples_prompts():
 
 
 def test_position_bias_and_disagreement_are_those_of_single_verdicts():
-    """Of four pairs shown twice, one judged by place, one by answer, one tied, one half tied."""
-    shown = [(1.0, 1.0), (1.0, 0.0), (0.5, 0.5), (1.0, 0.5)]
-    preferences = [0.5, 1.0, 0.5, 0.5]
+    """Of five pairs shown twice, two judged by place, one by answer, one tied, one half tied."""
+    shown = [(1.0, 1.0), (1.0, 0.0), (0.5, 0.5), (1.0, 0.5), (0.0, 0.0)]
+    preferences = [0.5, 1.0, 0.5, 0.5, 0.5]
     items = [
         Comparison(str(i), "ppo", "sft", won, i, first)
         for i, (won, first) in enumerate(zip(preferences, shown, strict=True))
     ]
     found = describe_judge([*items, Comparison("z", "ppo", "sft", 0.5, 0)], ORDER, seed=0)
     assert found.first_preferred is not None
-    assert found.first_preferred.estimate == pytest.approx((2 + 1 + 1 + 1.5) / 8)
-    assert found.disagreed == 0.5
-    assert found.ties == 0.8
+    assert found.first_preferred.estimate == pytest.approx((2 + 1 + 1 + 1.5 + 0) / 10)
+    assert found.disagreed == 0.6
+    assert found.ties == pytest.approx(5 / 6)
 
 
 def test_a_judge_of_nothing_is_a_fault():

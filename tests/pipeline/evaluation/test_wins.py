@@ -18,7 +18,9 @@ from pipeline.evaluation.answers import is_whole
 from pipeline.evaluation.best_of import sequence_logprobs
 from pipeline.formatting import Formatter
 from pipeline.models import load_policy
+from pipeline.records import Prompt
 from pipeline.runs import Manifest, checkpoint_path
+from pipeline.store import Judgment, LabelStore, Provenance, SampledCompletion
 from pipeline.tokenizer import load_tokenizer
 from stages import evaluate
 from tests.pipeline.judge_server import JudgeServer, refuse, say, serve
@@ -300,3 +302,30 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_measured(trained, mo
     with pytest.raises(ConfigError, match=r"win_rates\.judge\.template"):
         run(trained)
     assert not folder_of(trained).exists()
+
+
+def test_labelers_comparisons_join_the_table(trained):
+    stages = ("sft", "ppo")
+    trained["sample"] = {"prompts": ["tiny:prompts"], "stages": [*stages]}
+    trained["label"] = {"comparisons": [{"stages": [*stages]}]}
+    run_dir = Path(trained["run_dir"])
+    with LabelStore.open(run_dir / "labels.db") as store:
+        prompt = Prompt.from_text("Question?")
+        store.add_prompts([prompt], split="validation")
+        samples = [SampledCompletion(f"by {stage}", Provenance(stage)) for stage in stages]
+        store.add_completions(prompt.id, samples)
+        store.create_comparison_tasks(stages, 2, "validation")
+        labeler = store.add_labeler("ada")
+        task = store.lease_task(labeler)
+        ranks = {choice.id: 1 + (choice.text == "by sft") for choice in task.completions}
+        store.submit(task.token, Judgment(ranks), "ada/1")
+    (run_dir / "label").mkdir()
+    Manifest("label", "complete", 0, "").write(run_dir / "label")
+    run(trained)
+    people = wins_of(trained)["judges"]["people"]
+    (pair,) = people["pairs"]
+    assert (pair["stage"], pair["against"], pair["win_rate"]["estimate"]) == ("ppo", "sft", 1.0)
+    assert people["first_preferred"]["estimate"] in (0.0, 1.0)
+    rates = wins_of(trained)["trajectories"][0]["points"][1]["win_rates"]
+    assert rates["people"]["estimate"] == 1.0
+    assert people["strengths"][1]["separated"]
