@@ -160,8 +160,10 @@ class ModelServer:
         """Return what a model would say next.
 
         Raises:
+            ConfigError: if the request breaks a rule.
             ModelError: if it cannot be told: no such model, an unknown token, a process that died.
         """
+        request.check()
         answer = self._wait_for(request)
         assert isinstance(answer, Distribution), f"a distribution is answered by one, got {answer}"
         return answer

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from pipeline.config.training import LoraSection
@@ -96,6 +97,31 @@ def test_damaged_files_are_refused(tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelError, match="is no readable GGUF"):
         find_model("policy", str(tmp_path / "x.gguf"))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Return the folder of the local copies of models on the Hub, without a connection."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+def test_a_model_on_the_hub_is_known_by_its_name(hub, policy_folder):
+    copy = hub / "models--us--tiny"
+    shutil.copytree(policy_folder, copy / "snapshots" / "abc")
+    (copy / "refs").mkdir()
+    (copy / "refs" / "main").write_text("abc", encoding="utf-8")
+    need = find_model("policy", "us/tiny")
+    assert need.name == "us/tiny"
+    assert need.path == str(copy / "snapshots" / "abc")
+    assert need.size == find_model("policy", str(policy_folder)).size
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_model_that_cannot_be_fetched_is_one_line():
+    with pytest.raises(ModelError, match=r"^No model could be loaded from us/other \(.*connection"):
+        find_model("policy", "us/other")
 
 
 def write_gguf(path, elements):
