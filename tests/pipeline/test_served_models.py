@@ -186,6 +186,15 @@ def test_an_adapter_that_cannot_be_used_is_refused(adapter_copy, fields, message
         find_model("policy", adapter_copy(**fields))
 
 
+def test_an_adapter_that_is_pickled_is_refused(adapter_copy, tmp_path):
+    place = adapter_copy()
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.rename(weights.with_name("other.safetensors"))
+    weights.with_suffix(".bin").write_bytes(b"pickle")
+    with pytest.raises(ModelError, match=r"must hold adapter_model\.safetensors, got none\."):
+        find_model("policy", place)
+
+
 def test_an_adapter_of_another_base_is_refused(adapter_copy, make_policy, tiny_tokenizer, tmp_path):
     wide = make_policy(0, torch.float32, hidden_size=64, num_heads=4)
     wide.save_pretrained(tmp_path / "wide")
