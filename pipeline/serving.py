@@ -137,6 +137,13 @@ class ModelServer:
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
 
+    @property
+    def pid(self) -> int | None:
+        """Return the id of the process; None while there is none."""
+        with self._lock:
+            process = self._process
+            return None if process is None or process.ended else process.pid
+
     def generate(self, request: GenerationRequest) -> Iterator[Event]:
         """Return the events of one request, as they come; closing the iterator cancels it.
 
@@ -170,9 +177,8 @@ class ModelServer:
 
     def loaded(self) -> tuple[LoadedModel, ...]:
         """Return the models that are held, most recently used first; none before the first use."""
-        with self._lock:
-            if self._process is None or self._process.ended or self._closed:
-                return ()
+        if self.pid is None:
+            return ()
         answer = self._wait_for(ListModels())
         return answer.models if isinstance(answer, Models) else ()
 
