@@ -165,7 +165,7 @@ def test_wrong_settings_are_refused():
 
 
 def test_a_killed_process_fails_what_it_answered_and_starts_anew(server, ask):
-    stream = server.generate_all([ask(LONG, samples=30)])
+    stream = server.generate_all([ask(LONG, samples=30)] * 20)
     assert next(stream)
     worker = server.pid
     os.kill(worker, signal.SIGKILL)
