@@ -167,12 +167,12 @@ def test_a_request_in_line_can_be_cancelled_and_a_free_place_is_taken_at_once(as
     monkeypatch.setattr(serving_worker, "REST", 20.0)
     office = Office(active=1)
     fill(office, ask, 1)
-    line_up(office, ask, 2, 3)
+    line_up(office, ask, 2, 3, 4)
     office.desk.put(2, Cancel())
     office.step_until(lambda: office.about(3, Queued)[-1].position == 1)
     office.desk.put(1, Cancel())
     before = time.monotonic()
-    office.answer(3)
+    office.answer(3, 4)
     assert time.monotonic() - before < serving_worker.REST
     assert not office.about(2, Token | Done)
     assert [message.position for message in office.about(3, Queued)] == [2, 1]
