@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import ModelError
 from pipeline.formatting import Formatter
-from pipeline.hydra import merge, read_adapter_config
+from pipeline.hydra import ADAPTER_FILE, merge, read_adapter_config
 from pipeline.judges import RewardJudge
 from pipeline.models import check_place, load_base, refuse_pickle
 from pipeline.serving_messages import LoadedModel, Role
@@ -92,8 +92,10 @@ def adapted_base(folder: Path) -> str:
     """Return the model that an adapter was trained on.
 
     Raises:
-        ModelError: if the adapter is none of a language model, or names no base.
+        ModelError: if the adapter is pickled, is none of a language model, or names no base.
     """
+    if not (folder / ADAPTER_FILE).is_file():
+        raise ModelError(f"{folder} must hold {ADAPTER_FILE}, got none. Save the adapter as that.")
     try:
         task = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("task_type")
     except (ValueError, OSError) as error:

@@ -137,6 +137,13 @@ class ModelServer:
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
 
+    @property
+    def pid(self) -> int | None:
+        """Return the id of the process; None while there is none."""
+        with self._lock:
+            process = self._process
+            return None if process is None or process.ended else process.pid
+
     def generate(self, request: GenerationRequest) -> Iterator[Event]:
         """Return the events of one request, as they come; closing the iterator cancels it.
 
@@ -160,17 +167,18 @@ class ModelServer:
         """Return what a model would say next.
 
         Raises:
+            ConfigError: if the request breaks a rule.
             ModelError: if it cannot be told: no such model, an unknown token, a process that died.
         """
+        request.check()
         answer = self._wait_for(request)
         assert isinstance(answer, Distribution), f"a distribution is answered by one, got {answer}"
         return answer
 
     def loaded(self) -> tuple[LoadedModel, ...]:
         """Return the models that are held, most recently used first; none before the first use."""
-        with self._lock:
-            if self._process is None or self._process.ended or self._closed:
-                return ()
+        if self.pid is None:
+            return ()
         answer = self._wait_for(ListModels())
         return answer.models if isinstance(answer, Models) else ()
 

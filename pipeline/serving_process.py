@@ -48,6 +48,11 @@ class ModelProcess:
         """Tell whether the process is gone."""
         return self._ended
 
+    @property
+    def pid(self) -> int:
+        """Return the id that the system gave the process."""
+        return self._process.pid
+
     def ask(self, number: int, request: Any, sink: Sink) -> bool:
         """Pass a request on; tell whether there still was a process to take it.
 

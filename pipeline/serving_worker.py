@@ -170,9 +170,10 @@ class Desk:
         return True
 
     def _tell_positions(self) -> None:
-        waiting = [job for job in self._line if job.lease is None and job.needs.done()]
+        waiting = [job for job in self._line if job.lease is None]
         for position, job in enumerate(waiting, start=1):
-            if job.position != position:
+            # One whose models are still looked for may begin at once.
+            if job.needs.done() and job.position != position:
                 job.position = position
                 self._send(job.number, Queued(position))
 

@@ -129,7 +129,8 @@ def describe(done: Finished) -> str:
 
 
 def _legend(columns: int) -> Text:
-    legend = Text("probability ", style="dim")
+    legend = Text()
+    legend.append("probability ", style="dim")
     for limit, style in reversed(SHADES):
         legend.append(f" below {limit:g} ", style=style).append(" ")
     if columns > 1:

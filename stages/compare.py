@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
     prompts = _read_prompts(config, given)
     template = GenerationRequest(
         model="",
-        prompt=(),
+        prompt=prompts[0].messages,
         decoding=_decoding(config, given),
         samples=given.samples,
         seed=config.seed if given.seed is None else given.seed,

@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from pipeline.config.training import LoraSection
@@ -98,6 +99,31 @@ def test_damaged_files_are_refused(tmp_path):
         find_model("policy", str(tmp_path / "x.gguf"))
 
 
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Return the folder of the local copies of models on the Hub, without a connection."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+def test_a_model_on_the_hub_is_known_by_its_name(hub, policy_folder):
+    copy = hub / "models--us--tiny"
+    shutil.copytree(policy_folder, copy / "snapshots" / "abc")
+    (copy / "refs").mkdir()
+    (copy / "refs" / "main").write_text("abc", encoding="utf-8")
+    need = find_model("policy", "us/tiny")
+    assert need.name == "us/tiny"
+    assert need.path == str(copy / "snapshots" / "abc")
+    assert need.size == find_model("policy", str(policy_folder)).size
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_model_that_cannot_be_fetched_is_one_line():
+    with pytest.raises(ModelError, match=r"^No model could be loaded from us/other \(.*connection"):
+        find_model("policy", "us/other")
+
+
 def write_gguf(path, elements):
     gguf = pytest.importorskip("gguf")
     writer = gguf.GGUFWriter(path, "llama")
@@ -158,6 +184,15 @@ def test_an_adapter_is_merged_into_its_base(adapter_folder, policy_folder, tiny_
 def test_an_adapter_that_cannot_be_used_is_refused(adapter_copy, fields, message):
     with pytest.raises(ModelError, match=message):
         find_model("policy", adapter_copy(**fields))
+
+
+def test_an_adapter_that_is_pickled_is_refused(adapter_copy, tmp_path):
+    place = adapter_copy()
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.rename(weights.with_name("other.safetensors"))
+    weights.with_suffix(".bin").write_bytes(b"pickle")
+    with pytest.raises(ModelError, match=r"must hold adapter_model\.safetensors, got none\."):
+        find_model("policy", place)
 
 
 def test_an_adapter_of_another_base_is_refused(adapter_copy, make_policy, tiny_tokenizer, tmp_path):
