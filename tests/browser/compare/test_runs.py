@@ -1,4 +1,4 @@
-"""The runs' page shows curves, also while a stage trains, what was made from what, and the report."""
+"""The runs' page shows curves, also while a stage trains, lineage, and the report."""
 
 from __future__ import annotations
 
