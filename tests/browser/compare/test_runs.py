@@ -21,7 +21,7 @@ TRAINING = """\
 run_dir: {folder}
 seed: 3
 pretrain:
-  tokens: 20000000
+  tokens: 4000000
   sources: [tiny:facts]
   model: {{hidden_size: 32, num_layers: 2, num_heads: 2, num_kv_heads: 1, intermediate_size: 48}}
   vocab_size: 600
@@ -97,6 +97,8 @@ def test_a_stage_that_trains_shows_its_curve_growing(
     lead.open("Runs")
     live = lead.page.locator(".live")
     expect(live).to_have_text("Training now: training/pretrain", timeout=PATIENCE)
+    logs = lead.page.locator('.stages details[data-run="training"]')
+    expect(logs).to_be_attached(timeout=PATIENCE)
     lead.tick("training", "pretrain")
     row = lead.page.locator(".chart tbody tr").filter(has_text="training/pretrain")
     expect(row).to_be_visible(timeout=PATIENCE)
