@@ -21,9 +21,9 @@ TRAINING = """\
 run_dir: {folder}
 seed: 3
 pretrain:
-  tokens: 4000000
+  tokens: 1000000
   sources: [tiny:facts]
-  model: {{hidden_size: 32, num_layers: 2, num_heads: 2, num_kv_heads: 1, intermediate_size: 48}}
+  model: {{hidden_size: 192, num_layers: 4, num_heads: 4, num_kv_heads: 2, intermediate_size: 512}}
   vocab_size: 600
   tokenizer_documents: 200
   context: 128
