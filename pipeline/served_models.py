@@ -7,6 +7,7 @@ least recently used first, when another model needs its place, or after some idl
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import math
@@ -25,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import ModelError
 from pipeline.formatting import Formatter
-from pipeline.hydra import merge, read_adapter_config
+from pipeline.hydra import ADAPTER_FILE, merge, read_adapter_config
 from pipeline.judges import RewardJudge
 from pipeline.models import check_place, load_base, refuse_pickle
 from pipeline.serving_messages import LoadedModel, Role
@@ -70,7 +71,8 @@ def find_model(role: Role, place: str) -> Need:
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelError(f"No file {path}. Check the path of the GGUF.")
-        return Need(role, str(path), path.stat().st_mtime_ns, place, _gguf_size(path))
+        stamp = path.stat().st_mtime_ns
+        return Need(role, str(path), stamp, place, _gguf_size(path, stamp))
     check_place(place)
     folder = path.resolve() if path.is_dir() else _fetch(place)
     refuse_pickle(folder)
@@ -90,8 +92,10 @@ def adapted_base(folder: Path) -> str:
     """Return the model that an adapter was trained on.
 
     Raises:
-        ModelError: if the adapter is none of a language model, or names no base.
+        ModelError: if the adapter is pickled, is none of a language model, or names no base.
     """
+    if not (folder / ADAPTER_FILE).is_file():
+        raise ModelError(f"{folder} must hold {ADAPTER_FILE}, got none. Save the adapter as that.")
     try:
         task = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("task_type")
     except (ValueError, OSError) as error:
@@ -101,7 +105,7 @@ def adapted_base(folder: Path) -> str:
             f"{folder} must hold the adapter of a language model, got one of {task}. "
             "Name the folder of the merged model."
         )
-    base = read_adapter_config(folder).base_model_name_or_path
+    base: str | None = read_adapter_config(folder).base_model_name_or_path
     if not base:
         raise ModelError(
             f"{folder}/{ADAPTER} must name the adapter's base, got none. "
@@ -141,7 +145,9 @@ def _file_size(path: Path) -> int:
     return BYTES * sum(map(math.prod, shapes))
 
 
-def _gguf_size(path: Path) -> int:
+@functools.lru_cache(maxsize=64)
+def _gguf_size(path: Path, stamp: int) -> int:  # noqa: ARG001 - a changed file is read again
+    # A reader goes through all of the vocabulary, which takes seconds: once is enough.
     from gguf import GGUFReader
 
     try:
@@ -304,7 +310,7 @@ class ServedModels:
             )
 
     def _is_outdated(self, entry: _Entry) -> bool:
-        """Tell whether an entry failed to load, or its files were changed since, and is not used."""
+        """Tell whether an unused entry failed to load, or its files were changed since."""
         if not entry.is_idle:
             return False
         return entry.model.exception() is not None or any(
@@ -315,7 +321,7 @@ class ServedModels:
         )
 
     def _make_room(self, excess: int, keep: Sequence[Need]) -> bool:
-        """Let go of what nobody uses until ``excess`` bytes are free; nothing if that is too little."""
+        """Let go of unused models until ``excess`` bytes are free; of none if it cannot be."""
         idle = [entry for entry in self._entries.values() if entry.is_idle]
         idle.sort(key=lambda entry: entry.used)
         gone: list[_Entry] = []

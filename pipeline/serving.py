@@ -1,7 +1,7 @@
 """Ask models that run in a process of their own, from any thread, without loading torch here.
 
-``ModelServer`` starts that process (``pipeline.serving_worker``) on first use. Requests of all users
-go to it over one pipe, are answered there in turns, a token each, and come back over another.
+``ModelServer`` starts that process (``pipeline.serving_worker``) on first use. Requests of all
+users go to it over one pipe, are answered there in turns, a token each, and come back over another.
 
     with ModelServer(ServingSettings(threads=2)) as server:
         for event in server.generate(GenerationRequest(folder, prompt)):
@@ -45,7 +45,7 @@ class Stream(Iterator[tuple[int, Event]]):
     """Events of several requests as they come, each with its request's place in the list.
 
     It ends when every request is finished or failed, and soon after ``close`` from any thread, also
-    while another waits in ``next``. Closing it, or leaving its ``with``, cancels what is unfinished.
+    while another waits in ``next``. Closing it, or leaving its ``with``, cancels what is left.
 
     Args:
         ask: passes a request on, with where its events are to go.
@@ -137,6 +137,13 @@ class ModelServer:
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
 
+    @property
+    def pid(self) -> int | None:
+        """Return the id of the process; None while there is none."""
+        with self._lock:
+            process = self._process
+            return None if process is None or process.ended else process.pid
+
     def generate(self, request: GenerationRequest) -> Iterator[Event]:
         """Return the events of one request, as they come; closing the iterator cancels it.
 
@@ -160,17 +167,18 @@ class ModelServer:
         """Return what a model would say next.
 
         Raises:
+            ConfigError: if the request breaks a rule.
             ModelError: if it cannot be told: no such model, an unknown token, a process that died.
         """
+        request.check()
         answer = self._wait_for(request)
         assert isinstance(answer, Distribution), f"a distribution is answered by one, got {answer}"
         return answer
 
     def loaded(self) -> tuple[LoadedModel, ...]:
         """Return the models that are held, most recently used first; none before the first use."""
-        with self._lock:
-            if self._process is None or self._process.ended or self._closed:
-                return ()
+        if self.pid is None:
+            return ()
         answer = self._wait_for(ListModels())
         return answer.models if isinstance(answer, Models) else ()
 

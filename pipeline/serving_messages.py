@@ -6,15 +6,14 @@ On the pipe between them each is one JSON object a line, ``{"type": class name, 
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pipeline.config.sampling import DecodingSection
-from pipeline.config.schema import Problem, Section, build, check
+from pipeline.config.schema import Problem, Section, check
 from pipeline.errors import ConfigError
 from pipeline.records import Message
 
@@ -23,6 +22,17 @@ Place = Path | str
 Role = Literal["policy", "reward"]
 FinishReason = Literal["eos", "length", "stop"]
 """The model ended its answer itself, max_new_tokens cut it, or a stop string did."""
+
+
+def check_prompt(prompt: Sequence[Message]) -> None:
+    """Refuse a conversation that an assistant cannot answer.
+
+    Raises:
+        ConfigError: if it is empty, or its last turn is the assistant's.
+    """
+    if not prompt or prompt[-1]["role"] == "assistant":
+        got = "the assistant's" if prompt else "none"
+        raise ConfigError(f"prompt must end with a user's turn, got {got}. Add a question.")
 
 
 def half_of_memory() -> int:
@@ -45,7 +55,7 @@ class ServingSettings(Section):
     active: int = 8
     """Requests that are answered in turns, a token each; further ones wait."""
 
-    def problems(self) -> Any:
+    def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
         yield from self.not_positive("memory_bytes", "threads", "idle_seconds", "active")
 
@@ -80,9 +90,10 @@ class GenerationRequest:
         """Refuse what cannot be streamed.
 
         Raises:
-            ConfigError: if a parameter of the decoding is out of its range, there are beams, or
-                there is not one sample at least, or several greedy ones.
+            ConfigError: if a parameter of the decoding is out of its range, there are beams, there
+                is not one sample at least, or several greedy ones, or nothing to answer.
         """
+        check_prompt(self.prompt)
         check(self.decoding, "")
         if self.decoding.num_beams > 1:
             raise ConfigError(
@@ -117,6 +128,16 @@ class DistributionRequest:
     chosen: int | None = None
     top: int = 10
     reference: Place | None = None
+
+    def check(self) -> None:
+        """Refuse what has no answer.
+
+        Raises:
+            ConfigError: if no token is asked for, or there is nothing to answer.
+        """
+        check_prompt(self.prompt)
+        if self.top < 1:
+            raise ConfigError(f"top must be 1 or more, got {self.top}. Ask for 10.")
 
 
 @dataclass(frozen=True)

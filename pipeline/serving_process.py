@@ -20,8 +20,6 @@ Sink = Callable[[Any], None]
 LAST = (Done, Failed, Distribution, Models)
 """After one of these, nothing more is said about a request."""
 WORKER = "pipeline.serving_worker"
-PATIENCE = 5.0
-"""Seconds in which the process may end by itself."""
 
 
 class ModelProcess:
@@ -50,6 +48,11 @@ class ModelProcess:
         """Tell whether the process is gone."""
         return self._ended
 
+    @property
+    def pid(self) -> int:
+        """Return the id that the system gave the process."""
+        return self._process.pid
+
     def ask(self, number: int, request: Any, sink: Sink) -> bool:
         """Pass a request on; tell whether there still was a process to take it.
 
@@ -74,12 +77,8 @@ class ModelProcess:
     def close(self) -> None:
         """End the process; what it was asked fails."""
         self._closed = True
-        with self._lock, contextlib.suppress(OSError):
-            _pipe(self._process.stdin).close()
-        try:
-            self._process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        # There is nothing in it to lose, and it may be busy with a long slice of work.
+        self._process.kill()
         self._reader.join()
 
     def _write(self, number: int, message: Any) -> None:

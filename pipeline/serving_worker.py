@@ -98,7 +98,9 @@ class Desk:
         """Read all messages; wait for one where there is nothing to work on."""
         patience = 0.0 if self._turns else REST
         try:
-            self._receive(self._inbox.get(timeout=patience) if patience else self._inbox.get_nowait())
+            self._receive(
+                self._inbox.get(timeout=patience) if patience else self._inbox.get_nowait()
+            )
             while True:
                 self._receive(self._inbox.get_nowait())
         except queue.Empty:
@@ -136,7 +138,7 @@ class Desk:
         self._tell_positions()
 
     def _is_leased(self, job: _Job) -> bool:
-        """Take a request's models if it is its turn; tell whether it has them, loaded or not yet."""
+        """Take a request's models if it is its turn; tell whether it has them, loaded or not."""
         if job.lease is not None:
             return True
         if not job.needs.done():
@@ -154,7 +156,7 @@ class Desk:
         return True
 
     def _is_held_up(self, job: _Job) -> bool:
-        """Tell whether one before this has waited so long for memory that nobody may overtake it."""
+        """Tell whether one before has waited for memory so long that nobody may overtake it."""
         now = time.monotonic()
         before = self._line[: self._line.index(job)]
         return any(other.waits_since and now - other.waits_since > PATIENCE for other in before)
@@ -168,9 +170,10 @@ class Desk:
         return True
 
     def _tell_positions(self) -> None:
-        waiting = [job for job in self._line if job.lease is None and job.needs.done()]
+        waiting = [job for job in self._line if job.lease is None]
         for position, job in enumerate(waiting, start=1):
-            if job.position != position:
+            # One whose models are still looked for may begin at once.
+            if job.needs.done() and job.position != position:
                 job.position = position
                 self._send(job.number, Queued(position))
 
@@ -198,6 +201,8 @@ class Desk:
         if job.lease is not None:
             self._models.release(job.lease)
             job.lease = None
+            # Somebody may be waiting for this place.
+            self._wake()
 
 
 def _device(name: str) -> torch.device:

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from pipeline.cached_model import CachedModel
 from pipeline.errors import DataError
 from pipeline.formatting import Formatter
+from pipeline.growing_text import GrowingText, spell
 from pipeline.judges import Judge
 from pipeline.losses import token_entropy, token_logprobs
 from pipeline.records import Prompt
@@ -38,10 +39,6 @@ from pipeline.tokenizer import find_difference
 
 SLICE = 256
 """Tokens of a prompt that are read at once."""
-NEIGHBOURS = 4
-"""Tokens before another that decide how it is spelled: a space, bytes of one character."""
-UNFINISHED = "\ufffd"
-"""What a tokenizer makes of the first bytes of a character."""
 
 
 @dataclass(frozen=True)
@@ -112,35 +109,6 @@ def measure_tokens(logits: Tensor, tokens: Tensor, ref_logits: Tensor | None = N
 
 def _log_softmax(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
-
-
-class GrowingText:
-    """Tell what each token adds to a text; a character of several tokens comes with its last.
-
-    Args:
-        formatter: of the tokenizer.
-
-    Attributes:
-        ids: the tokens so far.
-    """
-
-    def __init__(self, formatter: Formatter) -> None:
-        self.ids: list[int] = []
-        self._formatter = formatter
-        # Only the last tokens are decoded anew: those of the last piece, and those after them.
-        self._start = self._shown = 0
-
-    def add(self, token: int, *, last: bool) -> str:
-        """Add a token and return the text that it adds; ``last`` keeps nothing back."""
-        self.ids.append(token)
-        before = self._formatter.decode(self.ids[self._start : self._shown])
-        now = self._formatter.decode(self.ids[self._start :])
-        if now.endswith(UNFINISHED) and not last:
-            return ""
-        piece = now[len(before) :]
-        if piece:
-            self._start, self._shown = self._shown, len(self.ids)
-        return piece
 
 
 @dataclass
@@ -312,9 +280,10 @@ def find_distribution(
         reference = None
     logits: list[Tensor] = []
     for one in filter(None, (policy, reference)):
-        for last in _read(CachedModel(one.model), ids):
+        for after in _read(CachedModel(one.model), ids):
+            last = after[0]
             yield []
-        logits.append(last[0])
+        logits.append(last)
     yield [_describe(request, logits, formatter.tokenizer)]
 
 
@@ -338,14 +307,3 @@ def _describe(
         float(token_entropy(logits[0])),
         None if chosen is None else describe(chosen, int((own > own[chosen]).sum()) + 1),
     )
-
-
-def spell(tokenizer: PreTrainedTokenizerBase, before: Sequence[int], token: int) -> str:
-    """Return what a token adds after others, a special one's name included."""
-    near = list(before[-NEIGHBOURS:])
-    start: str = tokenizer.decode(near) if near else ""
-    whole: str = tokenizer.decode([*near, token])
-    if whole.startswith(start) and len(whole) > len(start):
-        return whole[len(start) :]
-    alone: str = tokenizer.decode([token])
-    return alone

@@ -95,7 +95,7 @@ def _cell(columns: Sequence[Column], place: int, sample: int) -> Text:
     if done is None:
         return text
     # The text ends before a stop string, which the tokens still hold.
-    text.right_crop(max(0, len(text) - len(done.text)))
+    text = text[: len(done.text)]
     other = first.finished.get(sample)
     if place and other is not None:
         for start, end in added_places(other.text, done.text):
@@ -129,11 +129,12 @@ def describe(done: Finished) -> str:
 
 
 def _legend(columns: int) -> Text:
-    legend = Text("probability ", style="dim")
+    legend = Text()
+    legend.append("probability ", style="dim")
     for limit, style in reversed(SHADES):
         legend.append(f" below {limit:g} ", style=style).append(" ")
     if columns > 1:
-        legend.append("other words than the first column's", style=DIFFERENT)
+        legend.append("not in the first column", style=DIFFERENT)
     return legend
 
 

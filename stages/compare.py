@@ -1,4 +1,4 @@
-"""Compare models' answers in the terminal: ``steerline compare CONFIG --stages sft,ppo --prompt P``.
+"""Compare models' answers in the terminal: ``steerline compare CONFIG --stages sft,ppo``.
 
 The models run in a process of their own (``pipeline.serving``), so that this one starts at once.
 """
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
     prompts = _read_prompts(config, given)
     template = GenerationRequest(
         model="",
-        prompt=(),
+        prompt=prompts[0].messages,
         decoding=_decoding(config, given),
         samples=given.samples,
         seed=config.seed if given.seed is None else given.seed,
@@ -153,9 +153,7 @@ def _decoding(config: RunConfig, given: Namespace) -> DecodingSection:
     return dataclasses.replace(section.decoding, **asked)
 
 
-def find_subjects(
-    config: RunConfig, stages: Sequence[str], models: Sequence[str]
-) -> list[Subject]:
+def find_subjects(config: RunConfig, stages: Sequence[str], models: Sequence[str]) -> list[Subject]:
     """Return the models to compare, those of the run first.
 
     Args:

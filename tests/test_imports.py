@@ -34,6 +34,7 @@ LAYERS = (
         "vllm_engine",
         "episodes",
         "forward",
+        "growing_text",
         "judges",
         "reward_functions",
         "rewards",

@@ -5,8 +5,10 @@ import os
 import shutil
 import threading
 
+import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from pipeline.config.training import LoraSection
@@ -97,6 +99,51 @@ def test_damaged_files_are_refused(tmp_path):
         find_model("policy", str(tmp_path / "x.gguf"))
 
 
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Return the folder of the local copies of models on the Hub, without a connection."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+def test_a_model_on_the_hub_is_known_by_its_name(hub, policy_folder):
+    copy = hub / "models--us--tiny"
+    shutil.copytree(policy_folder, copy / "snapshots" / "abc")
+    (copy / "refs").mkdir()
+    (copy / "refs" / "main").write_text("abc", encoding="utf-8")
+    need = find_model("policy", "us/tiny")
+    assert need.name == "us/tiny"
+    assert need.path == str(copy / "snapshots" / "abc")
+    assert need.size == find_model("policy", str(policy_folder)).size
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_model_that_cannot_be_fetched_is_one_line():
+    with pytest.raises(ModelError, match=r"^No model could be loaded from us/other \(.*connection"):
+        find_model("policy", "us/other")
+
+
+def write_gguf(path, elements):
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tensor("some.weight", np.zeros((elements, 2), dtype=np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_gguf_is_as_large_as_its_weights_and_looked_at_again_when_it_changes(tmp_path):
+    path = tmp_path / "x.gguf"
+    write_gguf(path, 32)
+    os.utime(path, ns=(1, 1))
+    assert find_model("policy", str(path)).size == 4 * 64
+    write_gguf(path, 64)
+    os.utime(path, ns=(2, 2))
+    assert find_model("policy", str(path)).size == 4 * 128
+
+
 def test_policies_and_reward_models_load_as_what_they_are(policy_folder, reward_folder):
     policy = load_model(find_model("policy", str(policy_folder)), CPU)
     assert isinstance(policy, Policy)
@@ -139,6 +186,15 @@ def test_an_adapter_that_cannot_be_used_is_refused(adapter_copy, fields, message
         find_model("policy", adapter_copy(**fields))
 
 
+def test_an_adapter_that_is_pickled_is_refused(adapter_copy, tmp_path):
+    place = adapter_copy()
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.rename(weights.with_name("other.safetensors"))
+    weights.with_suffix(".bin").write_bytes(b"pickle")
+    with pytest.raises(ModelError, match=r"must hold adapter_model\.safetensors, got none\."):
+        find_model("policy", place)
+
+
 def test_an_adapter_of_another_base_is_refused(adapter_copy, make_policy, tiny_tokenizer, tmp_path):
     wide = make_policy(0, torch.float32, hidden_size=64, num_heads=4)
     wide.save_pretrained(tmp_path / "wide")
@@ -157,7 +213,7 @@ class Loads:
         self.go.set()
         self.error = None
 
-    def __call__(self, need, device):
+    def __call__(self, need, _device):
         assert self.go.wait(10)
         self.names.append(need.name)
         if self.error is not None:

@@ -6,7 +6,12 @@ from pipeline.config.sampling import DecodingSection
 from pipeline.config.schema import check
 from pipeline.errors import ConfigError
 from pipeline.records import Prompt
-from pipeline.serving_messages import GenerationRequest, ServingSettings, half_of_memory
+from pipeline.serving_messages import (
+    DistributionRequest,
+    GenerationRequest,
+    ServingSettings,
+    half_of_memory,
+)
 
 MESSAGES = Prompt.from_text("Hello Mia").messages
 
@@ -25,6 +30,20 @@ def test_what_cannot_be_streamed_is_refused(decoding, samples, message):
     request = GenerationRequest("ours", MESSAGES, DecodingSection(**decoding), samples)
     with pytest.raises(ConfigError, match=f"^{message}"):
         request.check()
+
+
+@pytest.mark.parametrize("kind", [GenerationRequest, DistributionRequest])
+def test_a_prompt_must_leave_the_word_to_the_assistant(kind):
+    with pytest.raises(ConfigError, match=r"^prompt must end with a user's turn, got none\."):
+        kind("ours", ()).check()
+    with pytest.raises(ConfigError, match=r"^prompt must end .*, got the assistant's\."):
+        kind("ours", (*MESSAGES, {"role": "assistant", "content": "Hi"})).check()
+
+
+def test_a_distribution_has_a_token_at_least():
+    DistributionRequest("ours", MESSAGES).check()
+    with pytest.raises(ConfigError, match=r"^top must be 1 or more, got 0\."):
+        DistributionRequest("ours", MESSAGES, top=0).check()
 
 
 def test_what_can_be_streamed_is_not_refused():

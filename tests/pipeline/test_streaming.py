@@ -21,11 +21,9 @@ from pipeline.serving_messages import (
     Token,
 )
 from pipeline.streaming import (
-    GrowingText,
     Policy,
     find_distribution,
     measure_tokens,
-    spell,
     stream_answers,
 )
 from pipeline.tokenizer import load_tokenizer
@@ -80,15 +78,15 @@ def test_an_answer_is_that_of_sample_completions(policy, decoding):
 
 
 def test_samples_are_those_of_sample_completions_and_each_has_its_own(policy):
-    decoding = DecodingSection(max_new_tokens=20, temperature=3.0, top_k=50, presence_penalty=0.5)
+    decoding = DecodingSection(max_new_tokens=40, temperature=9.0, top_p=0.99, presence_penalty=0.5)
     expected = sample_completions(
-        policy.model, policy.formatter, [PROMPT] * 6, decoding, seed=3, sample_index=range(6)
+        policy.model, policy.formatter, [PROMPT] * 40, decoding, seed=3, sample_index=range(40)
     )
-    tokens, ends, _ = answer(policy, ask(decoding, samples=6))
-    assert [[token.id for token in tokens[sample]] for sample in range(6)] == [
+    tokens, ends, _ = answer(policy, ask(decoding, samples=40))
+    assert [[token.id for token in tokens[sample]] for sample in range(40)] == [
         completion.ids for completion in expected
     ]
-    assert [ends[sample].text for sample in range(6)] == [one.text for one in expected]
+    assert [ends[sample].text for sample in range(40)] == [one.text for one in expected]
     assert len({len(one.ids) for one in expected}) > 1, "the rows must not all end together"
 
 
@@ -149,7 +147,7 @@ def test_the_figures_are_those_of_the_whole_answer_read_at_once(policy, referenc
 
 
 def test_the_reference_follows_rows_that_end_at_different_times(policy, reference):
-    decoding = DecodingSection(max_new_tokens=20, temperature=3.0)
+    decoding = DecodingSection(max_new_tokens=20, stop=["e"])
     tokens, ends, _ = answer(policy, ask(decoding, samples=6), reference)
     assert len({end.tokens for end in ends.values()}) > 1
     for row in tokens.values():
@@ -191,9 +189,7 @@ def test_a_reference_of_a_short_context_is_left_out_and_said(policy, make_policy
     short = Policy("short", make_policy(1, context=16), tiny_formatter)
     needed = len(tiny_formatter.prompt_ids(PROMPT.messages)) + 12
     _, ends, notices = answer(policy, ask(), short)
-    assert notices == [
-        f"No KL from short: its context is 16 tokens, and {needed} may be needed."
-    ]
+    assert notices == [f"No KL from short: its context is 16 tokens, and {needed} may be needed."]
     assert ends[0].kl is None
 
 
@@ -213,23 +209,6 @@ def test_padded_vocabularies_and_impossible_tokens_give_numbers():
     assert figures.kls[0] == pytest.approx(expected, rel=1e-5)
     assert figures.ref_logprobs[0] == pytest.approx(float(q[3].log()), rel=1e-5)
     assert all(map(math.isfinite, figures.kls))
-
-
-def test_a_character_of_several_tokens_is_shown_when_it_is_whole(tiny_formatter):
-    ids = tiny_formatter.completion_ids("Tom 😀 é  ok")
-    growing = GrowingText(tiny_formatter)
-    pieces = [growing.add(token, last=False) for token in ids]
-    assert "".join(pieces) == "Tom 😀 é  ok"
-    assert "😀" in pieces
-    assert "\ufffd" not in "".join(pieces)
-
-
-def test_what_is_kept_back_comes_with_the_last_token(tiny_formatter):
-    ids = tiny_formatter.completion_ids("Tom 😀")[:-2]
-    growing = GrowingText(tiny_formatter)
-    pieces = [growing.add(token, last=place == len(ids) - 1) for place, token in enumerate(ids)]
-    assert "".join(pieces) == tiny_formatter.decode(ids)
-    assert pieces[-1].endswith("\ufffd")
 
 
 def distribution(policy, reference=None, **fields):
@@ -269,17 +248,9 @@ def test_a_distribution_without_a_fitting_reference_has_none(policy, make_policy
     assert {one.ref_probability for one in distribution(policy, other).tokens} == {None}
 
 
-def test_a_token_is_spelled_as_it_would_be_added(tiny_formatter):
-    tokenizer = tiny_formatter.tokenizer
-    ids = tokenizer("Mia has a cat.", add_special_tokens=False)["input_ids"]
-    spelled = [spell(tokenizer, ids[:place], token) for place, token in enumerate(ids)]
-    assert "".join(spelled) == "Mia has a cat."
-    assert spell(tokenizer, ids, tiny_formatter.end_id) == "<|eos|>"
-
-
 @pytest.mark.parametrize("fields", [{"prefix": (5, 400)}, {"chosen": -1}])
 def test_a_token_that_the_model_does_not_have_is_refused(policy, fields):
-    with pytest.raises(DataError, match=r"must hold tokens of ours, ids below 400, got (400|-1)\."):
+    with pytest.raises(DataError, match=r"must hold tokens of ours, ids below 382, got (400|-1)\."):
         distribution(policy, **fields)
 
 
