@@ -97,8 +97,14 @@ export class Answer {
         "aria-label": describe(token),
         title: describe(token),
       },
-      token.text === "" ? visible("") : token.text,
+      token.text === "" ? this.#mark(at) : token.text,
     );
+  }
+
+  /** What stands for a token that adds no text: the end, or the first bytes of a character. */
+  #mark(at) {
+    const isEnd = this.finished?.finish_reason === "eos" && at === this.tokens.length - 1;
+    return isEnd ? visible("") : "·";
   }
 
   /** Move among the tokens by arrows: the answer is one stop of the Tab key. */

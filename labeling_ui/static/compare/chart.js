@@ -26,11 +26,15 @@ export class Chart {
     this.#plot,
     this.#legend,
     h(
-      "table",
-      {},
-      this.#caption,
-      h("thead", {}, h("tr", {}, ...["Curve", "Points", "Newest step", "Newest", "Lowest", "Highest"].map(scoped))),
-      this.#table,
+      "div.wide",
+      { tabindex: "0", role: "region", "aria-label": "Newest points" },
+      h(
+        "table",
+        {},
+        this.#caption,
+        h("thead", {}, h("tr", {}, ["Curve", "Points", "Newest step", "Newest", "Lowest", "Highest"].map(scoped))),
+        this.#table,
+      ),
     ),
   );
 

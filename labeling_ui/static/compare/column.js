@@ -96,6 +96,9 @@ export class Column {
   #failed(reason) {
     this.done = true;
     this.#say("Failed.");
+    this.#answers.forEach(({ tokens }, at) => {
+      this.#holders[at].hidden = tokens.length === 0;
+    });
     this.#notices.append(h("p.notice.bad", {}, reason));
   }
 

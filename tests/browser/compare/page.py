@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.running import Person, Server
 
-READY = 30_000
+READY, OPENING = 30_000, 90_000
 TABS = ("Compare", "Runs", "Report", "Regression prompts")
 
 
@@ -22,7 +22,8 @@ class ComparePage:
         self.page.goto(f"{self.server.url}/signin?next=/lab/compare")
         self.page.get_by_label("Name").fill(person.name)
         self.page.get_by_label("Password").fill(person.password)
-        self.page.get_by_role("button", name="Sign in").click()
+        # The page is the last that the app makes once it runs.
+        self.page.get_by_role("button", name="Sign in").click(timeout=OPENING)
         expect(self.page.get_by_role("heading", level=1)).to_have_text("Compare", timeout=READY)
         expect(self.page.get_by_label("Column A", exact=True)).to_be_visible(timeout=READY)
 

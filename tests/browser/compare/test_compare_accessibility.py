@@ -1,4 +1,4 @@
-"""The page of comparisons is for everybody: axe-core finds nothing, and phones and keys reach it."""
+"""The page of comparisons is for everybody: axe-core finds nothing; phones and keys reach it."""
 
 from __future__ import annotations
 
