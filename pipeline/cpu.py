@@ -73,7 +73,7 @@ def use_onednn(model: nn.Module) -> None:
 @contextlib.contextmanager
 def without_onednn(model: nn.Module) -> Iterator[None]:
     """Let a model's products be PyTorch's own for a while, to the last digit."""
-    layers = [layer for layer in model.modules() if type(layer) is OneDnnLinear]
+    layers: list[nn.Module] = [m for m in model.modules() if type(m) is OneDnnLinear]
     for layer in layers:
         layer.__class__ = nn.Linear
     try:
