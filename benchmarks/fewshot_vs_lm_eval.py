@@ -15,9 +15,9 @@ that only the choices of a document share them.
 ``same_accuracy``: every document's likeliest choice is the same on both sides, unless those that
 ``HFLM`` finds likeliest and second likeliest lie within 1e-4.
 
-Where the work differs: ours computes every shared token once, pads nothing, computes logits only
-where a token is scored, and multiplies by oneDNN (``pipeline.cpu``); ``HFLM`` runs the whole text
-of every choice.
+Where the work differs: ours computes every shared token once, pads nothing, and computes logits
+only where a token is scored; ``HFLM`` runs the whole text of every choice. Products are PyTorch's
+own on both sides.
 """
 
 from __future__ import annotations

@@ -71,15 +71,16 @@ def use_onednn(model: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def without_onednn(layer: nn.Module) -> Iterator[None]:
-    """Let a layer's products be PyTorch's own for a while, to the last digit."""
-    kind = type(layer)
-    if kind is OneDnnLinear:
+def without_onednn(model: nn.Module) -> Iterator[None]:
+    """Let a model's products be PyTorch's own for a while, to the last digit."""
+    layers: list[nn.Module] = [m for m in model.modules() if type(m) is OneDnnLinear]
+    for layer in layers:
         layer.__class__ = nn.Linear
     try:
         yield
     finally:
-        layer.__class__ = kind
+        for layer in layers:
+            layer.__class__ = OneDnnLinear
 
 
 @functools.cache

@@ -16,7 +16,8 @@ Log-likelihoods, greedy flags and texts are those of lm_eval's ``HFLM``. Departu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pipeline.cpu import without_onednn
 from pipeline.distributed import Workers
 from pipeline.errors import DataError
 from pipeline.evaluation.packing import (
@@ -82,12 +84,20 @@ class SharedPrefixLM(HFLM):
         self._encoded: dict[str, list[int]] = {}
         self._trunk: Trunk | None = None
         self._stem: Tensor = torch.empty(0, dtype=torch.long)
-        with self._precision():
+        with self._as_theirs():
             self._packs = packs_exactly(model, torch.bfloat16 if lower else model.dtype)
 
-    def _precision(self) -> torch.autocast:
+    @contextlib.contextmanager
+    def _as_theirs(self) -> Iterator[None]:
+        """Compute in the precision asked for, by the products that a model has under ``HFLM``.
+
+        In float32, with oneDNN's in 30 layers, 60 answers of up to 250 nats were up to 9.7e-5 away
+        from HFLM's (SmolLM2-135M); with the same products up to 5.2e-5.
+        """
         lower = self.mixed_precision_dtype
-        return torch.autocast(self.device.type, dtype=lower, enabled=lower is not None)
+        autocast = torch.autocast(self.device.type, dtype=lower, enabled=lower is not None)
+        with without_onednn(self.model), autocast:
+            yield
 
     @property
     def _place(self) -> tuple[int, int]:
@@ -137,9 +147,10 @@ class SharedPrefixLM(HFLM):
         if self._packs:
             return self._score(queries)
         rank, world_size = self._place
-        own: list[Likelihood] = super()._loglikelihood_tokens(
-            requests[rank::world_size], disable_tqdm=disable_tqdm, **options
-        )
+        with without_onednn(self.model):
+            own: list[Likelihood] = super()._loglikelihood_tokens(
+                requests[rank::world_size], disable_tqdm=disable_tqdm, **options
+            )
         places = range(rank, len(requests), world_size)
         return self._gather(list(zip(places, own, strict=True)), len(requests))
 
@@ -166,7 +177,7 @@ class SharedPrefixLM(HFLM):
         budget = pass_tokens(self.model)
         packs = plan_packs(queries, budget)
         own = [packs[i] for i in share_packs(queries, packs, *self._place)]
-        with self._precision():
+        with self._as_theirs():
             scores = score_packs(self.model, queries, own, budget)
         totals, greedy = np.zeros(len(queries)), np.ones(len(queries), dtype=bool)
         np.add.at(totals, scores.query, scores.logprob)
@@ -188,7 +199,8 @@ class SharedPrefixLM(HFLM):
         texts: list[str] = []
         if own:
             self._plant([self.tok_encode(request.args[0]) for request in own])
-            texts = super().generate_until(own, disable_tqdm=disable_tqdm)
+            with without_onednn(self.model):
+                texts = super().generate_until(own, disable_tqdm=disable_tqdm)
         self._trunk = None
         self._encoded.clear()
         return self._gather(list(zip(places, texts, strict=True)), len(requests))
@@ -207,7 +219,7 @@ class SharedPrefixLM(HFLM):
             return
         self._stem = torch.tensor(contexts[0][:shared], device=self.device)
         self._trunk = Trunk(self.model)
-        with self._precision():
+        with self._as_theirs():
             self._trunk.stand_on(contexts[0], [shared])
 
     def _model_generate(

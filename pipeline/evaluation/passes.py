@@ -18,7 +18,6 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from pipeline.cached_model import TokenCache
-from pipeline.cpu import without_onednn
 from pipeline.evaluation.packing import Layout, Pack, Query, count_shared, lay_out
 
 MASKED_KERNELS = ("sdpa", "eager")
@@ -114,16 +113,14 @@ def score_packs(model: Any, queries: Sequence[Query], packs: Sequence[Pack], chu
     """
     trunk = Trunk(model)
     found = []
-    # The head rounds the most, and a plain model's, lm_eval's, rounds as PyTorch does.
-    with without_onednn(model.get_output_embeddings()):
-        for pack in packs:
-            trunk.stand_on(queries[pack.rows[0]].ids, pack.trunk)
-            layout = lay_out(queries, pack)
-            found += [
-                _score_chunk(model, trunk, pack.depth, layout, first, chunk)
-                for first in range(0, len(layout.ids), chunk)
-            ]
-            trunk.drop_leaves()
+    for pack in packs:
+        trunk.stand_on(queries[pack.rows[0]].ids, pack.trunk)
+        layout = lay_out(queries, pack)
+        found += [
+            _score_chunk(model, trunk, pack.depth, layout, first, chunk)
+            for first in range(0, len(layout.ids), chunk)
+        ]
+        trunk.drop_leaves()
     if not found:
         return Scores(np.empty(0, np.int64), np.empty(0), np.empty(0, bool))
     return Scores(*(np.concatenate(part) for part in zip(*found, strict=True)))
