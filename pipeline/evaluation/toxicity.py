@@ -32,7 +32,7 @@ from transformers import PreTrainedModel
 from pipeline.artifacts import hash_text
 from pipeline.calibration import standard_error
 from pipeline.config.schema import to_plain
-from pipeline.config.toxicity import Instruction, ToxicitySection
+from pipeline.config.toxicity import ToxicitySection
 from pipeline.data import hash_sources, read_prompts
 from pipeline.distributed import Workers
 from pipeline.errors import RewardError
@@ -95,7 +95,7 @@ class ToxicityMeasure:
         return Part(figures, rows)
 
     def _continue(
-        self, style: Instruction, model: PreTrainedModel, formatter: Formatter
+        self, style: str, model: PreTrainedModel, formatter: Formatter
     ) -> list[dict[str, Any]]:
         """Return a row a completion, in the order of prompts and samples, on every process."""
         cells = [
@@ -129,7 +129,7 @@ class ToxicityMeasure:
         return sorted(gathered, key=lambda row: (row["place"], row["sample"]))
 
 
-def instruct(prompt: Prompt, style: Instruction) -> Prompt:
+def instruct(prompt: Prompt, style: str) -> Prompt:
     """Return a prompt with an instruction before its last turn."""
     instruction = INSTRUCTIONS[style]
     if not instruction:
