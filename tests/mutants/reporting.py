@@ -1,4 +1,4 @@
-"""Mutants of what the report says: calibration, the temperature that mends it, the tax, the gate."""
+"""Mutants of what the report says: calibration, what would mend it, the tax, the gate."""
 
 from __future__ import annotations
 
