@@ -85,5 +85,5 @@ def _explain(run: RunRecord, failed: Sequence[GateRow], max_tax: float, folder: 
     )
     return (
         f"evaluate.max_tax must hold, a fall of {percent(max_tax)} points at most, got more: "
-        f"{falls}. The figures are in {folder}; mend the stage, or raise evaluate.max_tax."
+        f"{falls}. The figures are in {folder}; train otherwise, or raise evaluate.max_tax."
     )

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config.run import RunConfig
 from pipeline.errors import RegressionError, RunError
+from pipeline.records import read_jsonl, write_jsonl
 from pipeline.report.gate import check_tax, judge_tax
 from pipeline.report.gather import gather
 from pipeline.report.page import write_report
@@ -91,3 +92,12 @@ def test_the_base_alone_passes_and_nothing_to_compare_is_said(
         (run_dir / "evaluate" / name).rename(run_dir / name)
     path.write_text(json.dumps({"pretrain": results["pretrain"]}))
     check_tax(config, 0.5)
+
+
+def test_a_gain_passes_however_large(config: RunConfig, run_dir: Path) -> None:
+    path = run_dir / "evaluate" / "documents.jsonl"
+    rows = [row for _, row in read_jsonl(path)]
+    for row in rows:
+        row["correct"] = int(row["stage"] != "pretrain")
+    write_jsonl(path, rows)
+    check_tax(config, 0.0)

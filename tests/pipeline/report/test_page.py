@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import re
 import subprocess
@@ -98,15 +99,13 @@ def numbers_of(folder: Path) -> dict:
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
-def correct(run_dir: Path, stage: str, task: str, shots: int) -> np.ndarray:
-    rows = [row for _, row in read_jsonl(run_dir / "evaluate" / "documents.jsonl")]
-    return np.array(
-        [
-            row["correct"]
-            for row in rows
-            if (row["stage"], row["task"], row["shots"]) == (stage, task, shots)
-        ]
-    )
+@functools.cache
+def outcomes(run_dir: Path) -> dict[tuple[str, str, int], np.ndarray]:
+    """Return whether each document was answered correctly, by stage, task and shots."""
+    found: dict[tuple[str, str, int], list[int]] = {}
+    for _, row in read_jsonl(run_dir / "evaluate" / "documents.jsonl"):
+        found.setdefault((row["stage"], row["task"], row["shots"]), []).append(row["correct"])
+    return {key: np.array(values) for key, values in found.items()}
 
 
 def test_the_page_can_ask_for_nothing(drawn_report: Path) -> None:
@@ -159,8 +158,8 @@ def test_the_tax_is_what_the_documents_say(drawn_run: Path, drawn_report: Path) 
     single = [row for row in rows if row["task"] != "mean over tasks"]
     assert len(single) == 5 * 6 * 3
     for row in single:
-        own = correct(drawn_run, row["stage"], row["task"], row["shots"])
-        base = correct(drawn_run, "pretrain", row["task"], row["shots"])
+        own = outcomes(drawn_run)[row["stage"], row["task"], row["shots"]]
+        base = outcomes(drawn_run)["pretrain", row["task"], row["shots"]]
         assert row["score"] == pytest.approx(own.mean())
         assert row["stderr"] == pytest.approx(own.std(ddof=1) / np.sqrt(len(own)))
         if row["stage"] == "pretrain":
