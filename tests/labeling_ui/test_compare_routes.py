@@ -223,6 +223,16 @@ def test_a_prompt_is_saved_once_and_offered(lead: TestClient, bench: Bench) -> N
     assert refused(lead, "/prompts", {"messages": [{"role": "assistant", "content": "x"}]})
 
 
+def test_what_a_damaged_log_still_tells_is_offered(lead: TestClient, run_dir: Path) -> None:
+    rows = [{"prompt": text, "step": 1} for text in ("One?", " ", "Two?", "One?")]
+    rows += [{"prompt": ["no text"]}, {"step": 2}]
+    lines = [json.dumps(row) for row in rows] + ["nonsense", '{"prompt": "Three?"}', ""]
+    (run_dir.parent / "other" / "sft" / "samples.jsonl").write_text("\n".join(lines))
+    told = lead.get(f"{PREFIX}/prompts", params={"run": "other"}).json()["examples"]
+    assert [messages[0]["content"] for messages in told] == ["One?", "Two?"]
+    assert lead.get(f"{PREFIX}/prompts", params={"run": "gone"}).json()["examples"] == []
+
+
 def test_curves_come_in_parts(lead: TestClient, run_dir: Path) -> None:
     asked = {"run": "tiny", "stage": "pretrain", "cursor": ""}
     (part,) = lead.post(f"{PREFIX}/metrics", json={"curves": [asked]}).json()["curves"]

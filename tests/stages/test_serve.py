@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.label import AppSection
+from pipeline.serving_messages import ServingSettings
 from pipeline.store import LabelStore
 from pipeline.store.accounts import Accounts
 from pipeline.store.connect import PATIENCE
 from stages.cli import main
+from stages.serve import _serving
 
 
 @pytest.fixture
@@ -163,3 +166,22 @@ def test_a_store_on_a_read_only_disk_is_one_line(
     assert done.stderr.startswith(f"steerline: Label store {store} cannot be opened (")
     assert done.stderr.count("\n") == 1
     assert store.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("label.app.models_memory_gb=0", "label.app.models_memory_gb must be positive, or null"),
+        ("label.app.model_threads=0", "label.app.model_threads must be 1 or more"),
+    ],
+)
+def test_what_the_models_may_take_is_checked(
+    override: str, message: str, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refusal(capsys, config, override).startswith(message)
+
+
+def test_what_the_models_may_take_is_passed_on() -> None:
+    assert _serving(AppSection()) == ServingSettings(threads=1)
+    section = AppSection(models_memory_gb=0.5, model_threads=2)
+    assert _serving(section) == ServingSettings(memory_bytes=500_000_000, threads=2)
