@@ -17,7 +17,9 @@ from pipeline.config.run import RunConfig
 from pipeline.distributed import Workers
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluator import Evaluator
+from pipeline.evaluation.folder import PartName
 from pipeline.evaluation.inputs import hash_inputs, hash_model
+from pipeline.evaluation.toxicity import hash_toxicity
 from pipeline.report.gate import check_tax
 from pipeline.report.gather import EVALUATE, MODELS
 from pipeline.runs import open_stage
@@ -47,18 +49,21 @@ def measure(config: RunConfig, models: Sequence[Given], *, force: bool) -> None:
         ModelError: if one of them is no model.
     """
     section = config.section(EVALUATE, EvaluateSection)
-    if not (section.tasks or section.perplexity or section.prompts):
+    if not (section.tasks or section.perplexity or section.prompts or section.toxicity):
         raise ConfigError(
             "evaluate must have tasks, perplexity or prompts, got none. "
             "Add what to measure, e.g. evaluate.tasks=[tiny], or name a CONFIG before --models."
         )
-    workers = Workers()
+    workers = Workers(section.precision)
     hashes = workers.on_main(lambda: {model.name: hash_model(model.place) for model in models})
     sources = {f"model {name}": found for name, found in hashes.items()}
     with open_stage(
         config,
         EVALUATE,
         sources={**hash_inputs(section, config.seed), **sources},
+        additions=(
+            {"toxicity": hash_toxicity(section.toxicity, config.seed)} if section.toxicity else {}
+        ),
         crew=workers,
         force=force,
         grows=True,
@@ -69,7 +74,8 @@ def measure(config: RunConfig, models: Sequence[Given], *, force: bool) -> None:
         for model in models:
             evaluator.evaluate(model.name, model.place, hashes[model.name])
         names = [model.name for model in models]
-        summary = workers.on_main(lambda: evaluator.store.merge(names, names[0]))
+        parts: tuple[PartName, ...] = ("fewshot", "toxicity") if section.toxicity else ("fewshot",)
+        summary = workers.on_main(lambda: evaluator.store.merge(names, names[0], parts))
         facts = {
             model.name: {
                 "place": model.place,
