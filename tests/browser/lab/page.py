@@ -8,13 +8,53 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from playwright.sync_api import Locator, Page, Request, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.running import Person, Server
 
 READY = 20_000
-GRACE, PATIENCE = 2.0, 40.0
-JOIN, STREAM = re.compile("/queue/join"), re.compile("/queue/data")
+SETTLED, PATIENCE = 0.15, 40.0
+JOIN = re.compile("/queue/join")
+COUNT_WORK = """
+// Count what Gradio's queue is asked, and what of it is done: its answers come by a stream that
+// many questions share, and that ends whenever it likes.
+(() => {
+  const plain = window.fetch;
+  const done = new Set();
+  const known = new Set();
+  let joining = 0;
+  window.countWork = () => joining + [...known].filter((id) => !done.has(id)).length;
+  async function follow(stream) {
+    const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    for (;;) {
+      const { value, done: ended } = await reader.read();
+      if (ended) return;
+      text += value;
+      const messages = text.split("\\n\\n");
+      text = messages.pop();
+      for (const message of messages.filter((one) => one.startsWith("data:"))) {
+        const { msg, event_id } = JSON.parse(message.slice(5));
+        if (msg === "process_completed") done.add(event_id);
+      }
+    }
+  }
+  window.fetch = async (...asked) => {
+    const url = String(asked[0]?.url ?? asked[0]);
+    const joins = url.includes("/queue/join");
+    joining += joins;
+    try {
+      const answer = await plain(...asked);
+      if (joins && answer.ok) known.add((await answer.clone().json()).event_id);
+      // A page that is left ends its streams.
+      if (url.includes("/queue/data")) follow(answer.clone().body).catch(() => {});
+      return answer;
+    } finally {
+      joining -= joins;
+    }
+  };
+})();
+"""
 TABS = {
     "Overview": "Reported prompts",
     "Agreement": "Which stage was preferred",
@@ -32,18 +72,15 @@ class LabPage:
 
     def __init__(self, page: Page, server: Server) -> None:
         self.page, self.server = page, server
-        self._streams: set[Request] = set()
-        self._ended = self._ended_before = 0
-        page.on("request", self._note_start)
-        page.on("requestfinished", self._note_end)
-        page.on("requestfailed", self._note_end)
+        page.add_init_script(COUNT_WORK)
 
     def sign_in(self, person: Person) -> None:
         self.page.goto(f"{self.server.url}/signin?next=/lab")
         self.page.get_by_label("Name").fill(person.name)
         self.page.get_by_label("Password").fill(person.password)
         with self.working():
-            self.page.get_by_role("button", name="Sign in").click()
+            # The page is made while people sign in already: the first one waits for it.
+            self.page.get_by_role("button", name="Sign in").click(timeout=READY)
         expect(self.page.get_by_role("heading", level=1)).to_have_text("Lab")
 
     def open(self, tab: str) -> None:
@@ -54,31 +91,18 @@ class LabPage:
     @contextmanager
     def working(self) -> Iterator[None]:
         """Wait until the server has done what is asked of it here, and the page shows that."""
-        # What comes of an event comes by a stream: one that is open, or else a new one. Gradio
-        # closes it when nothing more is to come.
         with self.page.expect_request(JOIN, timeout=READY):
             yield
-        asked = time.monotonic()
-        # Where nothing was to come there is no stream: GRACE is enough to see that.
-        while self._streams or (
-            self._ended == self._ended_before and time.monotonic() < asked + GRACE
-        ):
-            assert time.monotonic() < asked + PATIENCE, "the server has not done what was asked"
+        asked = idle = time.monotonic()
+        # What is done may ask for more at once.
+        while time.monotonic() < idle + SETTLED:
+            if self.page.evaluate("countWork()"):
+                idle = time.monotonic()
+            assert idle < asked + PATIENCE, "the server has not done what was asked"
             self.page.wait_for_timeout(20)
         busy = '[data-testid="status-tracker"]:not(.hide):visible, .pending:visible'
         expect(self.page.locator(busy)).to_have_count(0, timeout=READY)
         self.page.evaluate("new Promise((done) => setTimeout(() => requestAnimationFrame(done)))")
-
-    def _note_start(self, request: Request) -> None:
-        if JOIN.search(request.url):
-            self._ended_before = self._ended
-        elif STREAM.search(request.url):
-            self._streams.add(request)
-
-    def _note_end(self, request: Request) -> None:
-        if request in self._streams:
-            self._streams.remove(request)
-            self._ended += 1
 
     @property
     def panel(self) -> Locator:
