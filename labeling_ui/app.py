@@ -22,7 +22,6 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from labeling_ui.compare_bench import Bench
-from labeling_ui.compare_page import COMPARE_HEAD, build_compare_page
 from labeling_ui.compare_routes import COMPARE_FAILURES, compare_routes
 from labeling_ui.desk_routes import FAILURES, desk_routes
 from labeling_ui.failing import ANSWERED, failed
@@ -30,12 +29,12 @@ from labeling_ui.forwarding import Forwarded
 from labeling_ui.gate import Gate, labeler_name, lead_name
 from labeling_ui.lab_routes import lab_routes
 from labeling_ui.lab_theme import LAB_HEAD, lab_theme
-from labeling_ui.label_page import LABEL_HEAD, build_label_page
 from labeling_ui.mounting import Broken, Page, Pages, log_broken
 from labeling_ui.policy import COMPARE, LAB, LABEL
 from labeling_ui.rendering import FOLDER
 from labeling_ui.security import BodyLimit, SameOrigin, Shield
 from labeling_ui.settings import AppSettings
+from labeling_ui.shell import BOARD, COMPARISON
 from labeling_ui.signing import signing_routes
 from pipeline.store.accounts import Accounts
 from pipeline.store.store import LabelStore
@@ -157,11 +156,11 @@ def _own_parts(
     """Return the app's own pages and routes."""
     desk = desk_routes(store, rules=rules, goal=goal, interface=interface_version())
     return Parts(
-        label_page=build_label_page,
+        label_page=BOARD.build,
         lab_page=functools.partial(_build_lab_page, store, accounts, run_dir),
         routers=(desk, lab_routes(store)),
         failures=FAILURES,
-        label_head=LABEL_HEAD,
+        label_head=BOARD.head,
         lab_head=LAB_HEAD,
         lab_theme=lab_theme,
     )
@@ -175,8 +174,8 @@ def _with_comparisons(parts: Parts, run_dir: Path | None, models: ModelServer | 
         parts,
         routers=(*parts.routers, compare_routes(Bench.over(run_dir, models))),
         failures={**parts.failures, **COMPARE_FAILURES},
-        compare_page=build_compare_page,
-        compare_head=COMPARE_HEAD,
+        compare_page=COMPARISON.build,
+        compare_head=COMPARISON.head,
     )
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.records import Message
 
 COLUMNS, SAMPLES, TOKENS, CURVES = 4, 8, 4096, 24
-"""Most models side by side, answers a model, tokens an answer, and curves of a chart."""
+"""Most models side by side, answers a model, tokens an answer, and curves of one question."""
 
 Name = Annotated[str, Field(min_length=1, max_length=500)]
 Choice = Annotated[str, Field(max_length=500)]

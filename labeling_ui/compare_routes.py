@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,6 +24,7 @@ from labeling_ui.compare_bench import Bench, BusyError, default_place
 from labeling_ui.compare_bodies import AskBody, CurvesBody, LookBody, SaveBody
 from labeling_ui.failing import Failure
 from labeling_ui.leading import require_lead
+from pipeline.artifacts import as_json
 from pipeline.errors import DataError
 from pipeline.records import Prompt
 from pipeline.run_index import StageState
@@ -111,17 +111,20 @@ class _CompareRoutes:
         )
 
     def prompts(self, lead: Lead, run: str = "") -> Response:
-        """Tell the saved prompts, and some that a run's stages were asked."""
+        """Tell the saved prompts, and some that a run's stages were asked, by default the app's."""
         del lead
-        saved = [list(prompt.messages) for prompt in self._bench.regression.prompts()]
-        name = run or self._bench.index.own.name
-        known = name in self._bench.index.runs()
-        examples = self._bench.examples(name) if known else []
+        bench = self._bench
+        saved = [list(prompt.messages) for prompt in bench.regression.prompts()]
+        runs = bench.index.runs()
+        # Before its first stage the app's own run is none yet.
+        name = run or next((one for one in (bench.index.own.name, *runs) if one in runs), "")
         return JSONResponse(
             {
                 "saved": saved,
-                "examples": [[{"role": "user", "content": text}] for text in examples],
-                "file": str(self._bench.regression.path),
+                "examples": bench.examples(name) if name else [],
+                "run": name,
+                "runs": runs,
+                "file": str(bench.regression.path),
             }
         )
 
@@ -133,13 +136,13 @@ class _CompareRoutes:
 
     async def answers(self, body: AskBody, lead: Lead) -> Response:
         """Stream the answers of models, an event a line, until all are whole or the page goes."""
-        requests = await run_sync(self._bench.requests, body)
+        requests = await run_sync(self._bench.requests, body, name_asker(lead))
         server = self._bench.server
-        names = {str(place.path): place.id for place in self._bench.index.models()}
+        names = await run_sync(self._bench.names)
         with ExitStack() as open_ends:
-            self._bench.turns.take(lead.id)
-            open_ends.callback(self._bench.turns.give_back, lead.id)
-            stream = open_ends.enter_context(await run_sync(server.generate_all, requests))
+            open_ends.enter_context(self._bench.turns.held(lead.id))
+            # In the thread, so that a request that is given up meanwhile leaves nothing open.
+            stream = await run_sync(lambda: open_ends.enter_context(server.generate_all(requests)))
             return _Streamed(self._lines(stream, names), open_ends.pop_all())
 
     async def _lines(self, stream: Stream, names: Mapping[str, str]) -> AsyncIterator[str]:
@@ -151,10 +154,10 @@ class _CompareRoutes:
 
     async def next_token(self, body: LookBody, lead: Lead) -> Response:
         """Tell what a model would say next."""
-        del lead
-        request = await run_sync(self._bench.distribution, body)
-        found = await self._in_thread(self._bench.server.distribution, request)
-        return JSONResponse(_finite(dataclasses.asdict(found)))
+        request = await run_sync(self._bench.distribution, body, name_asker(lead))
+        with self._bench.looks.held(lead.id):
+            found = await self._in_thread(self._bench.server.distribution, request)
+        return JSONResponse(as_json(found))
 
     def metrics(self, body: CurvesBody, lead: Lead) -> Response:
         """Tell what stages have logged since the page asked last."""
@@ -205,6 +208,11 @@ class _Streamed(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
+def name_asker(lead: Account) -> str:
+    """Return what the models know an account by: its answers share turns with nobody else's."""
+    return f"account {lead.id}"
+
+
 def describe_stage(stage: StageState) -> dict[str, Any]:
     """Return what the page is told of a stage."""
     return {**dataclasses.asdict(stage), "checkpoints": list(stage.checkpoints)}
@@ -233,13 +241,4 @@ def describe_event(column: int, event: Event, names: Mapping[str, str]) -> dict[
 
 def write_line(values: Mapping[str, Any]) -> str:
     """Return one line of JSON; what is no finite number is null there."""
-    return json.dumps(_finite(values), ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    """Return a value as JSON has it: browsers know no infinity."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+    return json.dumps(as_json(values), ensure_ascii=False, allow_nan=False) + "\n"

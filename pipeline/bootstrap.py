@@ -9,7 +9,7 @@ there are three or so, are plain. A seed makes each reproducible.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +43,7 @@ def bootstrap_mean(
     samples: int = 2000,
     level: float = 0.95,
 ) -> Interval:
-    """Return the mean of the values and its percentile interval.
+    """Return the mean of the values and its expanded percentile interval.
 
     A resample draws as many clusters as there are, with replacement, and takes the mean of all
     values in them. With one cluster the interval is the estimate alone: nothing is known of the
@@ -70,7 +70,7 @@ def bootstrap_mean(
     counts = np.bincount(index).astype(np.float64)
     rng = np.random.default_rng(seed)
     means = []
-    for size in _blocks(samples, len(sums)):
+    for size in blocks(samples, len(sums)):
         drawn = rng.integers(len(sums), size=(size, len(sums)))
         means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
     tail = expanded_tail(level, [(1.0, len(sums))])
@@ -144,7 +144,34 @@ def _check_values(values: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
-def _blocks(samples: int, width: int) -> list[int]:
+def resample(
+    clusters: Sequence[Hashable],
+    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    *,
+    seed: int,
+    samples: int,
+) -> NDArray[np.float64]:
+    """Return a statistic of what is measured where clusters are drawn anew, [samples, ...].
+
+    Args:
+        clusters: of each value, [n].
+        statistic: a function of the values' weights, [block, n], to [block, ...].
+        seed: of the resampling.
+        samples: how many resamples.
+    """
+    numbers: dict[Hashable, int] = {}
+    index = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters])
+    rng = np.random.default_rng(seed)
+    even = np.full(len(numbers), 1 / len(numbers))
+    found = [
+        statistic(rng.multinomial(len(numbers), even, size=size)[:, index].astype(np.float64))
+        for size in blocks(samples, len(index))
+    ]
+    return np.concatenate(found)
+
+
+def blocks(samples: int, width: int) -> list[int]:
+    """Return how many resamples, of so many numbers each, are drawn at a time."""
     step = max(1, BLOCK // width)
     return [min(step, samples - start) for start in range(0, samples, step)]
 

@@ -19,12 +19,12 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import httpx
 
 from pipeline.artifacts import hash_text
+from pipeline.closing import Closing
 from pipeline.config.win_rates import JudgeSection
 from pipeline.errors import ConfigError, JudgeError
 from pipeline.judge_cache import Verdict, VerdictCache
@@ -92,7 +92,7 @@ class _PassingError(Exception):
         self.wait = wait
 
 
-class LlmJudge:
+class LlmJudge(Closing):
     """Ask a language model which of two answers is better.
 
     Args:
@@ -115,16 +115,7 @@ class LlmJudge:
         self._client = httpx.Client(timeout=section.timeout, headers=self._headers(), limits=limits)
         self._url = f"{section.url.rstrip('/')}/chat/completions"
 
-    def __enter__(self) -> LlmJudge:
-        """Return the judge, to be closed at the block's end."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Close the connections and the file of verdicts."""
         self._client.close()
         self._cache.close()
@@ -175,33 +166,37 @@ class LlmJudge:
             raise failed
 
     def _settle(self, key: str, question: Question) -> None:
-        """Ask a question; the first that cannot be settled stops all others."""
-        if self._stop.is_set():
-            return
+        """Ask until there is a verdict, and keep it; a question that fails stops all others."""
         try:
-            self._insist(key, question)
-        except BaseException:
-            self._stop.set()
-            raise
-
-    def _insist(self, key: str, question: Question) -> None:
-        """Ask until there is a verdict or the attempts are used up, and keep it."""
-        mute = 0
-        for attempt in range(1 + self.section.retries):
-            try:
-                reply = self._request(question)
-            except _PassingError as error:
-                if attempt == self.section.retries:
-                    raise self._give_up(str(error)) from error
-                self._stop.wait(min(error.wait or FIRST_WAIT * 2.0**attempt, LONGEST_WAIT))
-            else:
+            for _ in range(MUTE):
+                reply = None if self._stop.is_set() else self._try_again(question)
+                if reply is None:
+                    return
                 verdict = read_verdict(reply)
                 if verdict is not None:
                     self._cache.add(key, verdict, self.section.model, self._scrub(reply)[:SPOKEN])
                     return
-                mute += 1
-            if mute == MUTE or self._stop.is_set():
-                return
+        except BaseException:
+            self._stop.set()
+            raise
+
+    def _try_again(self, question: Question) -> str | None:
+        """Send a request until it is answered; None where another question has failed for good.
+
+        Raises:
+            JudgeError: if no attempt was answered.
+        """
+        failures = 0
+        while True:
+            try:
+                return self._request(question)
+            except _PassingError as error:
+                if failures == self.section.retries:
+                    raise self._give_up(str(error)) from error
+                self._stop.wait(min(error.wait or FIRST_WAIT * 2.0**failures, LONGEST_WAIT))
+            if self._stop.is_set():
+                return None
+            failures += 1
 
     def _give_up(self, reason: str) -> JudgeError:
         return JudgeError(
@@ -230,9 +225,14 @@ class LlmJudge:
         except httpx.RequestError as error:
             kind = type(error).__name__
             raise _PassingError(f"{kind}: {self._shorten(str(error)) or 'no answer'}") from error
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise JudgeError(
+                f"{self.where}.url must be an address, got {self.section.url!r} "
+                f"({self._shorten(str(error))}). Mend it."
+            ) from error
         status = response.status_code
         if status in PASSING or status >= 500:
-            said = f"status {status} ({self._shorten(response.text)})"
+            said = f"status {status} ({self._shorten(response.text) or 'no reason given'})"
             raise _PassingError(said, _wait_asked_for(response))
         if status != 200:
             raise JudgeError(

@@ -106,22 +106,47 @@ def _spread_attention_biases(model: PreTrainedModel) -> None:
                 weight.normal_(0.0, 0.5)
 
 
-def load_base(base: str, dtype: torch.dtype = torch.float32) -> Base:
+def load_base(
+    base: str, dtype: torch.dtype = torch.float32, *, tokenizer: str | Path | None = None
+) -> Base:
     """Load a base by a Hugging Face name, from a folder, or from a GGUF file.
+
+    Args:
+        base: where it is.
+        dtype: of the weights.
+        tokenizer: where its tokenizer is; None for one beside the weights.
 
     Raises:
         ModelError: for pickled weights, a GGUF of another architecture, or nothing to load.
     """
     path = Path(base).expanduser()
     if path.suffix == ".gguf":
-        return _load_gguf(path, dtype)
+        return _load_gguf(path, dtype, tokenizer)
     check_place(base)
     place = path if path.is_dir() else base
-    tokenizer = load_tokenizer(place)
+    found = load_tokenizer(place if tokenizer is None else tokenizer)
     model = _from_pretrained(AutoModelForCausalLM, place, dtype)
     commit = str(getattr(model.config, "_commit_hash", None) or "")
     origin = {"base": base, "format": "safetensors", "revision": commit}
-    return Base(model, _with_template(tokenizer), origin)
+    return Base(model, _with_template(found), origin)
+
+
+def check_finite(model: nn.Module, place: str) -> None:
+    """Refuse weights of which no number can come.
+
+    Args:
+        model: as it was loaded.
+        place: where it is from, for the error.
+
+    Raises:
+        ModelError: if one of them is NaN or infinite.
+    """
+    for name, weight in model.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise ModelError(
+                f"{place} must hold finite weights, got NaN or infinity in {name}. "
+                "Its training diverged, or the file is damaged."
+            )
 
 
 def check_place(name: str) -> None:
@@ -142,7 +167,7 @@ def check_place(name: str) -> None:
         raise ModelError(f"No model in {name}. Check the path.")
 
 
-def _load_gguf(path: Path, dtype: torch.dtype) -> Base:
+def _load_gguf(path: Path, dtype: torch.dtype, tokenizer: str | Path | None) -> Base:
     if not path.is_file():
         raise ModelError(f"No file {path}. Check the path of the GGUF.")
     architecture, quantization = _read_gguf_header(path)
@@ -151,7 +176,10 @@ def _load_gguf(path: Path, dtype: torch.dtype) -> Base:
             f"{path} must hold a model of architecture {' or '.join(GGUF_ARCHITECTURES)}, "
             f"got {architecture!r}. Convert its safetensors instead."
         )
-    tokenizer = load_tokenizer(path.parent, gguf_file=path.name)
+    if tokenizer is None:
+        found = load_tokenizer(path.parent, gguf_file=path.name)
+    else:
+        found = load_tokenizer(tokenizer)
     model = _from_pretrained(AutoModelForCausalLM, path.parent, dtype, gguf_file=path.name)
     # The weights are dequantized by now; the mark would forbid saving them.
     for holder in (model, model.config):
@@ -164,7 +192,7 @@ def _load_gguf(path: Path, dtype: torch.dtype) -> Base:
         "format": f"gguf ({quantization}, dequantized)",
         "sha256": hash_file(path),
     }
-    return Base(model, _with_template(tokenizer), origin)
+    return Base(model, _with_template(found), origin)
 
 
 def _read_gguf_header(path: Path) -> tuple[str, str]:

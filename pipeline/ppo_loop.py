@@ -117,7 +117,7 @@ class PPOLoop:
         prompts = trainer.prompts[: self.section.sample_prompts]
         sampled = trainer.sampler.sample(trainer.policy, prompts)
         for prompt, completion in zip(prompts, sampled, strict=True):
-            row = {"prompt": prompt.messages[-1]["content"], "completion": completion.text}
+            row = {**prompt.to_log(), "completion": completion.text}
             self.stage.samples.write(trainer.iteration, row)
 
     def save_state(self, folder: Path) -> None:

@@ -16,22 +16,20 @@ Departures from the literature:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from pipeline.bootstrap import Interval
+from pipeline.bootstrap import Interval, resample
 
 Floats = NDArray[np.float64]
 
 PRIOR_SD = 10.0
 """Of each coefficient, in log odds: e^10 to 1 is no surprise to it."""
 RESAMPLES = 1000
-BLOCK = 4_000_000
-"""Numbers that the resampling holds at a time."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +103,20 @@ class Strength:
     separated: bool
 
 
+def prefer(ours: float, theirs: float, *, same: bool) -> float:
+    """Return 1 where the first of two answers is worth more, 0 where the second is, 1/2 for a tie.
+
+    The same text ties with itself: a reward model scores it otherwise by a rounding where it stands
+    in a batch of other lengths.
+
+    Args:
+        ours: what the first is worth.
+        theirs: what the second is worth.
+        same: whether both are the same text.
+    """
+    return 0.5 if same else 0.5 + 0.5 * float(np.sign(ours - theirs))
+
+
 def control_length(
     comparisons: Sequence[Comparison], *, seed: int, samples: int = RESAMPLES
 ) -> LengthControlled | None:
@@ -136,7 +148,7 @@ def control_length(
         return np.asarray(0.5 * (1.0 - kept) + kept * expit(fit(weights)[:, 0]))
 
     whole = np.ones((1, len(comparisons)))
-    rates = _resample([one.prompt for one in comparisons], rate, seed, samples)
+    rates = resample([one.prompt for one in comparisons], rate, seed=seed, samples=samples)
     return LengthControlled(
         win_rate=_interval(float(rate(whole)[0]), rates),
         coefficient=float(fit(whole)[0, 1]),
@@ -184,7 +196,7 @@ def rate_strengths(
         return fit_logistic(design[:, 1:], (weights * won) @ columns, weights @ columns)
 
     estimate = fit(np.ones((1, len(kept))))[0]
-    drawn = _resample([one.prompt for one in kept], fit, seed, samples)
+    drawn = resample([one.prompt for one in kept], fit, seed=seed, samples=samples)
     intervals = [Interval(0.0, 0.0, 0.0)]
     intervals += [_interval(value, drawn[:, i]) for i, value in enumerate(estimate)]
     beaten = {(one.stage, one.against) for one in kept if one.preference > 0}
@@ -262,33 +274,6 @@ def is_separated(feature: Floats, won: Floats) -> bool:
     if not above.size or not below.size:
         return True
     return bool(below.max() <= above.min() or above.max() <= below.min())
-
-
-def _resample(
-    prompts: Sequence[str], statistic: Callable[[Floats], Floats], seed: int, samples: int
-) -> Floats:
-    """Return a statistic of resampled prompts, [samples, ...].
-
-    Args:
-        prompts: of each comparison, [n].
-        statistic: a function of the comparisons' weights, [block, n], to [block, ...].
-        seed: of the resampling.
-        samples: how many resamples.
-    """
-    numbers: dict[str, int] = {}
-    index = np.array([numbers.setdefault(prompt, len(numbers)) for prompt in prompts])
-    rng = np.random.default_rng(seed)
-    even = np.full(len(numbers), 1 / len(numbers))
-    found = [
-        statistic(rng.multinomial(len(numbers), even, size=size)[:, index].astype(np.float64))
-        for size in _blocks(samples, len(index))
-    ]
-    return np.concatenate(found)
-
-
-def _blocks(samples: int, width: int) -> Iterator[int]:
-    step = max(1, BLOCK // width)
-    return (min(step, samples - start) for start in range(0, samples, step))
 
 
 def _interval(estimate: float, drawn: Floats) -> Interval:

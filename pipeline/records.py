@@ -49,6 +49,10 @@ class Prompt:
         """Identify the prompt by its content."""
         return prompt_id(self.messages)
 
+    def to_log(self) -> dict[str, Any]:
+        """Return what logs hold of it: the last turn for people to read, and all of them."""
+        return {"prompt": self.messages[-1]["content"], "messages": list(self.messages)}
+
     @classmethod
     def from_text(
         cls, text: str, use_case: str | None = None, meta: Mapping[str, Any] | None = None

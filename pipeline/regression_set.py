@@ -53,31 +53,37 @@ class RegressionSet:
 
         Raises:
             DataError: if the prompt has no turn of a user's at its end, a text is empty or one
-                that no tokenizer takes, or the file holds a line that is no prompt.
+                that no tokenizer takes, the file holds a line that is no prompt, or it cannot be
+                written.
         """
         check_prompt(prompt.messages)
-        with self._locked():
-            if prompt.id in {saved.id for saved in self.prompts()}:
-                return False
-            before = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
-            if before and not before.endswith("\n"):
-                before += "\n"
-            write_text(self.path, before + _line(prompt))
-            return True
+        try:
+            with self._locked():
+                return self._add(prompt)
+        except OSError as error:
+            raise DataError(
+                f"{self.path} cannot be written ({error.strerror}). Make room, and save again."
+            ) from error
+
+    def _add(self, prompt: Prompt) -> bool:
+        if prompt.id in {saved.id for saved in self.prompts()}:
+            return False
+        before = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
+        if before and not before.endswith("\n"):
+            before += "\n"
+        write_text(self.path, before + _line(prompt))
+        return True
 
     def _read(self, number: int, row: dict[str, Any]) -> Prompt:
         messages = row.get("messages")
         if isinstance(row.get("prompt"), str) and messages is None:
             messages = [{"role": "user", "content": row["prompt"]}]
-        turns = messages if isinstance(messages, list) else []
-        if not turns or not all(map(_is_turn, turns)) or turns[-1]["role"] != "user":
+        turns = read_turns(messages)
+        if turns is None:
             what = "'messages' must be turns that end with a user's. Mend or remove the line."
             raise DataError.at(self.path, number, what)
         use_case = row.get("use_case")
-        return Prompt(
-            tuple({"role": turn["role"], "content": turn["content"]} for turn in turns),
-            None if use_case is None else str(use_case),
-        )
+        return Prompt(turns, None if use_case is None else str(use_case))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -101,6 +107,14 @@ def check_prompt(messages: tuple[Message, ...]) -> None:
         reason = reason_to_refuse(turn["content"])
         if reason is not None:
             raise DataError(f"Turn {number} of the prompt {reason}. Write another text.")
+
+
+def read_turns(value: object) -> tuple[Message, ...] | None:
+    """Return the turns of a prompt that JSON holds, or None where it holds none."""
+    turns = value if isinstance(value, list) else []
+    if not turns or not all(map(_is_turn, turns)) or turns[-1]["role"] != "user":
+        return None
+    return tuple({"role": turn["role"], "content": turn["content"]} for turn in turns)
 
 
 def _is_turn(turn: object) -> bool:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,16 +19,10 @@ from typing import Any, Literal
 from pipeline.artifacts import hash_file
 from pipeline.config.run import SECTIONS, stage_of
 from pipeline.errors import DataError, RunError, nearest
-from pipeline.runs import Manifest, checkpoint_path, is_at_work, list_checkpoints
+from pipeline.model_places import ModelPlace, find_models
+from pipeline.runs import Manifest, is_at_work, list_checkpoints
 
 Status = Literal["complete", "running", "cut", "failed", "damaged"]
-ModelKind = Literal["policy", "reward"]
-KINDS: Mapping[str, ModelKind] = {
-    "ForCausalLM": "policy",
-    "LMHeadModel": "policy",
-    "ForSequenceClassification": "reward",
-}
-"""What a model is, by the end of its architecture's name."""
 PART = 1 << 20
 """Bytes of a log that are read at once."""
 
@@ -65,35 +59,6 @@ class StageState:
     checkpoints: tuple[int, ...] = ()
     has_log: bool = False
     error: str = ""
-
-
-@dataclass(frozen=True)
-class ModelPlace:
-    """Say where a model is that can be loaded by itself, tokenizer and all.
-
-    Attributes:
-        run: the run's name.
-        stage: stage or variant.
-        step: of the checkpoint; None for the stage's finished model.
-        kind: what it does.
-        path: its folder.
-    """
-
-    run: str
-    stage: str
-    step: int | None
-    kind: ModelKind
-    path: Path
-
-    @property
-    def id(self) -> str:
-        """Name it among all models of the runs."""
-        return f"{self.run}/{self.label}"
-
-    @property
-    def label(self) -> str:
-        """Name it among the models of its run."""
-        return self.stage if self.step is None else f"{self.stage}, step {self.step}"
 
 
 @dataclass(frozen=True)
@@ -151,12 +116,13 @@ class RunIndex:
         names = [path.parent.name for path in folder.glob("*/manifest.json")]
         known = [name for name in names if stage_of(name) in SECTIONS]
         known.sort(key=lambda name: (order.index(stage_of(name)), name))
-        return [_read_stage(folder, name) for name in known]
+        found = (_read_stage(folder, name) for name in known)
+        return [stage for stage in found if stage is not None]
 
     def models(self) -> list[ModelPlace]:
-        """Return every model of every run that can be loaded by itself."""
+        """Return every model of every run that can be loaded."""
         return [
-            place for run, folder in sorted(self._folders().items()) for place in _find(run, folder)
+            place for _, folder in sorted(self._folders().items()) for place in find_models(folder)
         ]
 
     def model(self, id_: str) -> ModelPlace:
@@ -252,13 +218,17 @@ def _is_run(folder: Path) -> bool:
     return any(stage_of(path.parent.name) in SECTIONS for path in folder.glob("*/manifest.json"))
 
 
-def _read_stage(folder: Path, name: str) -> StageState:
+def _read_stage(folder: Path, name: str) -> StageState | None:
+    """Read how far a stage is; None where it was taken away since it was found."""
     stage = folder / name
     try:
         manifest = Manifest.read(stage)
-    except RunError as error:
+    except FileNotFoundError:
+        return None
+    except (RunError, OSError) as error:
         return StageState(name, "damaged", error=str(error))
-    assert manifest is not None, f"{stage} was found by its manifest"
+    if manifest is None:
+        return None
     status: Status = manifest.status
     if status == "running" and not is_at_work(stage):
         status = "cut"
@@ -282,29 +252,3 @@ def _hash(folder: Path, stage: str) -> str:
     with contextlib.suppress(OSError):
         return hash_file(folder / stage / "manifest.json")
     return ""
-
-
-def _find(run: str, folder: Path) -> Iterator[ModelPlace]:
-    order = list(SECTIONS)
-    stages = [path.parent for path in folder.glob("*/manifest.json")]
-    stages = [path for path in stages if stage_of(path.name) in SECTIONS]
-    for stage in sorted(stages, key=lambda path: (order.index(stage_of(path.name)), path.name)):
-        places: list[tuple[int | None, Path]] = [(None, stage / "model")]
-        places += [(step, checkpoint_path(stage, step)) for step in list_checkpoints(stage)]
-        for step, path in places:
-            kind = _kind_of(path)
-            if kind is not None:
-                yield ModelPlace(run, stage.name, step, kind, path)
-
-
-def _kind_of(path: Path) -> ModelKind | None:
-    """Say what the model in a folder is; None where there is none, or one without a tokenizer."""
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    whole = (path / "tokenizer_config.json").is_file() and any(path.glob("*.safetensors"))
-    names = config.get("architectures") if isinstance(config, dict) else None
-    if not whole or not isinstance(names, list) or not names:
-        return None
-    return next((kind for end, kind in KINDS.items() if str(names[0]).endswith(end)), None)

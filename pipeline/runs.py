@@ -35,8 +35,8 @@ from pipeline.artifacts import (
     write_json,
     write_text,
 )
-from pipeline.config.run import RunConfig
-from pipeline.errors import RunError, SteerlineError
+from pipeline.config.run import RunConfig, stage_of
+from pipeline.errors import JudgeError, RunError, SteerlineError
 
 ResultT = TypeVar("ResultT")
 STORE = "store:"
@@ -323,7 +323,9 @@ def open_stage(
             if crew.rank == 0 and run.manifest.status != "complete":
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 dataclasses.replace(run.manifest, status="failed", error=reason).write(folder)
-                if isinstance(error, SteerlineError) and not list_checkpoints(folder):
+                # A judge that is down is no bad input: what was measured before it stays.
+                mistake = isinstance(error, SteerlineError) and not isinstance(error, JudgeError)
+                if mistake and not list_checkpoints(folder):
                     _bring_back(folder)
             raise
         if crew.rank == 0:
@@ -424,7 +426,9 @@ def _config_change(config: RunConfig, name: str) -> str:
         old = None
     if not isinstance(old, Mapping):
         return "its configuration"
-    before, after = _flatten(_without_additions(config, name, old)), _flatten(_plain(config, name))
+    later = {f"{name}.{key}": value for key, value in config.stages[name].LATER.items()}
+    before = later | _flatten(_without_additions(config, name, old))
+    after = later | _flatten(_plain(config, name))
     own = [key for key in before if key in after or key.startswith(f"{name}.")]
     keys = [key for key in {**after, **dict.fromkeys(own)} if before.get(key) != after.get(key)]
     said = [f"{key} {before.get(key)!r} -> {after.get(key)!r}" for key in keys if key != "run_dir"]
@@ -455,11 +459,15 @@ def _plain(config: RunConfig, name: str) -> dict[str, Any]:
 
 
 def _without_additions(config: RunConfig, name: str, plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out of a configuration's plain values what adds to a stage or has no part in it."""
+    """Leave out of a configuration's plain values what adds to a stage or has no part in it.
+
+    So is a field that came later, where it says what was done before there was one.
+    """
     section, kind = plain.get(name), config.stages[name]
-    left_out = {*kind.ADDITIONS, *kind.ASIDE}
-    if not left_out or not isinstance(section, Mapping):
+    if not isinstance(section, Mapping):
         return dict(plain)
+    left_out = {*kind.ADDITIONS, *kind.ASIDE}
+    left_out |= {key for key, value in kind.LATER.items() if section.get(key) == value}
     return {**plain, name: {key: section[key] for key in section if key not in left_out}}
 
 
@@ -482,6 +490,16 @@ def hash_parent(config: RunConfig, name: str, parent: str) -> str:
             f"Run 'steerline {parent} CONFIG' first."
         )
     return hash_file(folder / "manifest.json")
+
+
+def finished_stages(config: RunConfig, *kinds: str) -> list[str]:
+    """Return the run's stages of these kinds that are complete, in the order of the line."""
+    found = []
+    for name in config.stages:
+        manifest = Manifest.read(config.run_dir / name) if stage_of(name) in kinds else None
+        if manifest is not None and manifest.status == "complete":
+            found.append(name)
+    return found
 
 
 def model_of(config: RunConfig, name: str) -> Path:

@@ -286,8 +286,7 @@ def sample_completions(
     Raises:
         DataError: if a prompt leaves no room for max_new_tokens in the model's context.
     """
-    room = model.config.max_position_embeddings - decoding.max_new_tokens
-    encoded = formatter.check_lengths(prompts, room, "prompts")
+    encoded = check_room(model, formatter, prompts, decoding, "prompts")
     indices = [sample_index] * len(prompts) if isinstance(sample_index, int) else list(sample_index)
     keys = sampling_keys(prompts, indices, seed=seed, step=step)
     if decoding.num_beams > 1:
@@ -298,6 +297,33 @@ def sample_completions(
         return [read_text(ids, decoding, formatter) for ids in beams]
     sampled = sample_rows(model, encoded, keys, decoding, formatter, batch_size=batch_size)
     return [read_text(row.ids, decoding, formatter) for row in sampled]
+
+
+def check_room(
+    model: Any,
+    formatter: Formatter,
+    prompts: Sequence[Prompt],
+    decoding: DecodingSection,
+    where: str,
+) -> list[list[int]]:
+    """Encode prompts whose completions must fit in a model's context.
+
+    Processes that share the prompts must each check all of them first: one that found its own too
+    long, and stopped alone, would leave the others waiting.
+
+    Args:
+        model: a causal language model.
+        formatter: of the model's tokenizer.
+        prompts: what to answer.
+        decoding: how long an answer may be.
+        where: the setting that they come from.
+
+    Raises:
+        DataError: if a prompt leaves no room for max_new_tokens in the model's context.
+        ConfigError: if max_new_tokens alone leaves none.
+    """
+    room = model.config.max_position_embeddings - decoding.max_new_tokens
+    return formatter.check_lengths(prompts, room, where)
 
 
 def sampling_keys(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -18,10 +19,22 @@ PORTION = 256
 """Completions between two writes: what a cut run loses."""
 
 
+class Scored(NamedTuple):
+    """Count what a reward model was asked to score.
+
+    Attributes:
+        scored: completions that have a score now.
+        too_long: those left without one: the model's context has no room for them.
+    """
+
+    scored: int
+    too_long: int
+
+
 def score_store(
     store: LabelStore, stage: str, checkpoint: str, model: Path, split: Split | None = None
-) -> int:
-    """Score every completion that a reward model has not scored yet, and return how many.
+) -> Scored:
+    """Score every completion that a reward model has not scored yet.
 
     Args:
         store: the label store.
@@ -35,17 +48,19 @@ def score_store(
     """
     missing = store.unscored(checkpoint, split)
     if not missing:
-        return 0
-    judge = RewardJudge(model)
+        return Scored(0, 0)
+    judge, count = RewardJudge(model), 0
     with tqdm(total=len(missing), desc=f"{stage} scores", unit="completion") as bar:
         for portion in _portions(missing):
-            scores = judge([prompt for prompt, _ in portion], [item.text for _, item in portion])
+            fitting = [(prompt, item) for prompt, item in portion if judge.fits(prompt, item.text)]
+            scores = judge([prompt for prompt, _ in fitting], [item.text for _, item in fitting])
             if not np.isfinite(scores).all():
                 raise RunError(f"{model} gives scores that are no finite numbers. Train it again.")
-            ids = (item.id for _, item in portion)
+            ids = (item.id for _, item in fitting)
             store.add_scores(stage, checkpoint, dict(zip(ids, scores, strict=True)))
+            count += len(fitting)
             bar.update(len(portion))
-    return len(missing)
+    return Scored(count, len(missing) - count)
 
 
 def _portions(

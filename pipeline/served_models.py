@@ -1,177 +1,57 @@
 """Hold the models that requests need, each once, within a bound of memory.
 
-Models are read by a thread of their own while others answer. A request takes all of its models
-together or none, so that two requests never wait for each other; what nobody uses is let go, the
-least recently used first, when another model needs its place, or after some idle time.
+Models are read by a thread of their own while others answer. A request takes all of its models and
+the room for its keys and values together or none, so that two requests never wait for each other;
+what nobody uses is let go, the least recently used first, when another needs its place, or after
+some idle time.
 """
 
 from __future__ import annotations
 
-import functools
 import gc
-import json
-import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from safetensors import SafetensorError, safe_open
 
 from pipeline.errors import ModelError
 from pipeline.formatting import Formatter
-from pipeline.hydra import ADAPTER_FILE, merge, read_adapter_config
+from pipeline.hydra import merge
 from pipeline.judges import RewardJudge
-from pipeline.models import check_place, load_base, refuse_pickle
-from pipeline.serving_messages import LoadedModel, Role
+from pipeline.model_finding import Need, adapted_base, find_model, is_adapter
+from pipeline.models import load_base
+from pipeline.serving_messages import LoadedModel
 from pipeline.streaming import Policy
 from pipeline.tokenizer import load_tokenizer
 
 Served = Policy | RewardJudge
-BYTES = 4
-"""A weight takes in memory, float32, whatever its type on disk: figures are those of evaluation."""
-WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
-"""Files of a model on the Hub; pickles are left there."""
-INDEX = "model.safetensors.index.json"
-ADAPTER = "adapter_config.json"
-
-
-@dataclass(frozen=True)
-class Need:
-    """A model that a request needs, found on disk; the same files in the same role are equal.
-
-    Attributes:
-        role: how to load it.
-        path: a folder, or a GGUF file.
-        stamp: when its files were last changed, nanoseconds: a stage run again is another model.
-        name: as it was asked for.
-        size: bytes of its weights in memory.
-    """
-
-    role: Role
-    path: str
-    stamp: int
-    name: str = field(compare=False)
-    size: int = field(compare=False)
-
-
-def find_model(role: Role, place: str) -> Need:
-    """Find a model on disk, or fetch it from the Hub, and tell how much memory it takes.
-
-    Raises:
-        ModelError: if there is none, or it is pickled.
-    """
-    path = Path(place).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ModelError(f"No file {path}. Check the path of the GGUF.")
-        stamp = path.stat().st_mtime_ns
-        return Need(role, str(path), stamp, place, _gguf_size(path, stamp))
-    check_place(place)
-    folder = path.resolve() if path.is_dir() else _fetch(place)
-    refuse_pickle(folder)
-    size = sum(map(_file_size, _weight_files(folder)))
-    if is_adapter(folder):
-        size += find_model(role, adapted_base(folder)).size
-    stamp = max(file.stat().st_mtime_ns for file in folder.iterdir())
-    return Need(role, str(folder), stamp, place, size)
-
-
-def is_adapter(folder: Path) -> bool:
-    """Tell whether a folder holds an adapter and not the model that it belongs to."""
-    return (folder / ADAPTER).is_file() and not (folder / "config.json").is_file()
-
-
-def adapted_base(folder: Path) -> str:
-    """Return the model that an adapter was trained on.
-
-    Raises:
-        ModelError: if the adapter is pickled, is none of a language model, or names no base.
-    """
-    if not (folder / ADAPTER_FILE).is_file():
-        raise ModelError(f"{folder} must hold {ADAPTER_FILE}, got none. Save the adapter as that.")
-    try:
-        task = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("task_type")
-    except (ValueError, OSError) as error:
-        raise ModelError(f"No adapter in {folder} ({error}). Check the path.") from error
-    if task not in (None, "CAUSAL_LM"):
-        raise ModelError(
-            f"{folder} must hold the adapter of a language model, got one of {task}. "
-            "Name the folder of the merged model."
-        )
-    base: str | None = read_adapter_config(folder).base_model_name_or_path
-    if not base:
-        raise ModelError(
-            f"{folder}/{ADAPTER} must name the adapter's base, got none. "
-            "Add base_model_name_or_path, or name the folder of the merged model."
-        )
-    return base
-
-
-def _fetch(name: str) -> Path:
-    """Return the local copy of a model on the Hub, fetched where there is none yet."""
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(WANTED)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise ModelError(
-            f"No model could be loaded from {name} ({reason}). "
-            "Give a folder with safetensors, or a model's name and a connection."
-        ) from error
-
-
-def _weight_files(folder: Path) -> Iterable[Path]:
-    """Return the files that transformers reads of all in a folder."""
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    if (folder / INDEX).is_file():
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        return [folder / name for name in set(index["weight_map"].values())]
-    return folder.glob("*.safetensors")
-
-
-def _file_size(path: Path) -> int:
-    try:
-        with safe_open(str(path), framework="pt") as weights:
-            shapes = [weights.get_slice(name).get_shape() for name in weights.keys()]  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is damaged ({error}). Export the model again.") from error
-    return BYTES * sum(map(math.prod, shapes))
-
-
-@functools.lru_cache(maxsize=64)
-def _gguf_size(path: Path, stamp: int) -> int:  # noqa: ARG001 - a changed file is read again
-    # A reader goes through all of the vocabulary, which takes seconds: once is enough.
-    from gguf import GGUFReader
-
-    try:
-        return BYTES * sum(int(tensor.n_elements) for tensor in GGUFReader(path).tensors)
-    except (ValueError, IndexError, OSError) as error:
-        raise ModelError(f"{path} is no readable GGUF ({error}). Download it again.") from error
 
 
 def load_model(need: Need, device: torch.device) -> Served:
     """Load a policy or a reward model in float32.
 
     Raises:
-        ModelError: if it cannot be loaded, has no chat template, or is of the other kind.
+        ModelError: if it cannot be loaded, has no chat template, is of the other kind, or the
+            tokenizer has more tokens than it.
     """
     if need.role == "reward":
-        return RewardJudge(Path(need.path), device)
-    model, tokenizer = _load_policy(Path(need.path))
+        return RewardJudge(Path(need.path), device, name=need.name)
+    model, tokenizer = _load_policy(Path(need.path), need.tokenizer)
+    if need.tokenizer is not None:
+        _check_vocabulary(need, model, tokenizer)
     model.requires_grad_(False).eval().to(device)
     return Policy(need.name, model, Formatter(tokenizer))
 
 
-def _load_policy(path: Path) -> tuple[Any, Any]:
+def _load_policy(path: Path, tokenizer: str | None) -> tuple[Any, Any]:
+    """Load a language model and a tokenizer: the one named, else its own."""
     if not is_adapter(path):
-        base = load_base(str(path))
+        base = load_base(str(path), tokenizer=tokenizer)
         return base.model, base.tokenizer
     base = load_base(find_model("policy", adapted_base(path)).path)
     try:
@@ -182,8 +62,23 @@ def _load_policy(path: Path) -> tuple[Any, Any]:
             f"The adapter in {path} does not fit its base {adapted_base(path)} ({reason}). "
             "Name the folder of the merged model."
         ) from error
-    own = any(path.glob("tokenizer*"))
-    return merged, load_tokenizer(path) if own else base.tokenizer
+    if tokenizer is None and any(path.glob("tokenizer*")):
+        tokenizer = str(path)
+    return merged, base.tokenizer if tokenizer is None else load_tokenizer(tokenizer)
+
+
+def _check_vocabulary(need: Need, model: Any, tokenizer: Any) -> None:
+    """Refuse a tokenizer some of whose tokens the model cannot read.
+
+    Raises:
+        ModelError: if there is such a token.
+    """
+    known = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > known:
+        raise ModelError(
+            f"The tokenizer of {need.name} must have at most its {known} tokens, got "
+            f"{len(tokenizer)} in {need.tokenizer}. Name the one that it was trained with."
+        )
 
 
 @dataclass
@@ -207,10 +102,12 @@ class Lease:
     Attributes:
         models: one for each that was asked for, in that order.
         missing: those that had to be read from disk.
+        room: bytes that are kept for keys and values.
     """
 
     models: Sequence[Future[Served]]
     missing: Sequence[Need]
+    room: int
     _entries: Sequence[_Entry]
 
     @property
@@ -223,7 +120,7 @@ class ServedModels:
     """Keep models in memory for whoever asks.
 
     Args:
-        bound: bytes that their weights may take together.
+        bound: bytes that their weights, and the keys and values of answers, may take together.
         device: where they compute.
         on_loaded: called, from another thread, whenever a model is there or failed to be.
         load: reads one.
@@ -238,23 +135,31 @@ class ServedModels:
     ) -> None:
         self._bound, self._device, self._on_loaded, self._load = bound, device, on_loaded, load
         self._entries: dict[Need, _Entry] = {}
+        self._room = 0
         self._lock = threading.Lock()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="loader")
 
-    def lease(self, needs: Sequence[Need]) -> Lease | None:
+    def lease(self, needs: Sequence[Need], room: int = 0, *, at_once: bool = False) -> Lease | None:
         """Return the models, to be released later, or None where there is no room until others are.
+
+        Args:
+            needs: the models.
+            room: bytes of keys and values beside them.
+            at_once: do not wait for others where the models are held, even beyond the bound.
 
         Raises:
             ModelError: if there will never be room.
         """
         distinct = list(dict.fromkeys(needs))
-        self._check_bound(distinct)
+        self._check_bound(distinct, room)
         with self._lock:
             self._drop([entry for entry in self._entries.values() if self._is_outdated(entry)])
             missing = [need for need in distinct if need not in self._entries]
-            excess = sum(need.size for need in [*self._entries, *missing]) - self._bound
-            if not self._make_room(excess, keep=distinct):
+            weights = sum(need.size for need in [*self._entries, *missing])
+            has_room = self._make_room(weights + self._room + room - self._bound, keep=distinct)
+            if not has_room and (missing or not at_once):
                 return None
+            self._room += room
             for need in missing:
                 future = self._loader.submit(self._load, need, self._device)
                 self._entries[need] = _Entry(need, future)
@@ -265,11 +170,12 @@ class ServedModels:
             # Outside the lock: a load that has already failed calls back at once.
             self._entries[need].model.add_done_callback(lambda _: self._on_loaded())
         by_need = dict(zip(distinct, entries, strict=True))
-        return Lease([by_need[need].model for need in needs], missing, entries)
+        return Lease([by_need[need].model for need in needs], missing, room, entries)
 
     def release(self, lease: Lease) -> None:
         """Give models back that a request no longer uses."""
         with self._lock:
+            self._room -= lease.room
             for entry in lease._entries:
                 entry.users -= 1
                 entry.used = time.monotonic()
@@ -298,16 +204,40 @@ class ServedModels:
                 for entry in held
             )
 
-    def _check_bound(self, needs: Sequence[Need]) -> None:
-        together = sum(need.size for need in needs)
-        if together > self._bound:
-            names = " and ".join(need.name for need in needs)
-            verb = "need" if len(needs) > 1 else "needs"
-            raise ModelError(
-                f"{names} {verb} {together / 1e9:.3g} GB of memory, more than the "
-                f"{self._bound / 1e9:.3g} GB that models may take. Raise the bound, or use "
-                f"{'fewer or ' if len(needs) > 1 else ''}smaller models."
-            )
+    def holds(self, needs: Sequence[Need]) -> bool:
+        """Tell whether models are held, or being read, as they are now on disk."""
+        with self._lock:
+            return all(need in self._entries for need in needs)
+
+    def fits(self, needs: Sequence[Need], room: int, beside: Sequence[Lease]) -> bool:
+        """Tell whether there would be room for models if these leases were the only ones.
+
+        Args:
+            needs: the models.
+            room: bytes of keys and values beside them.
+            beside: leases that last.
+        """
+        kept = {entry.need for lease in beside for entry in lease._entries}
+        weights = sum(need.size for need in kept | set(needs))
+        return weights + sum(lease.room for lease in beside) + room <= self._bound
+
+    def _check_bound(self, needs: Sequence[Need], room: int) -> None:
+        weights = sum(need.size for need in needs)
+        if weights + room <= self._bound:
+            return
+        names = " and ".join(need.name for need in needs)
+        verb = "need" if len(needs) > 1 else "needs"
+        if weights > self._bound:
+            size = f"{weights / 1e9:.3g} GB of memory"
+            advice = f"use {'fewer or ' if len(needs) > 1 else ''}smaller models"
+        else:
+            share = f"{room / 1e9:.3g} GB of it for keys and values"
+            size = f"{(weights + room) / 1e9:.3g} GB of memory, {share}"
+            advice = "ask for fewer answers or tokens"
+        raise ModelError(
+            f"{names} {verb} {size}, more than the {self._bound / 1e9:.3g} GB that models may "
+            f"take. Raise the bound, or {advice}."
+        )
 
     def _is_outdated(self, entry: _Entry) -> bool:
         """Tell whether an unused entry failed to load, or its files were changed since."""
@@ -316,6 +246,7 @@ class ServedModels:
         return entry.model.exception() is not None or any(
             other.path == entry.need.path
             and other.role == entry.need.role
+            and other.tokenizer == entry.need.tokenizer
             and other.stamp > entry.need.stamp
             for other in self._entries
         )

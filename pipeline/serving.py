@@ -17,9 +17,9 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from pipeline.closing import Closing
 from pipeline.config.schema import check
 from pipeline.errors import ModelError, RunError
 from pipeline.serving_messages import (
@@ -41,7 +41,7 @@ Asked = tuple[ModelProcess, int]
 """The process that was asked, and the number of the request there."""
 
 
-class Stream(Iterator[tuple[int, Event]]):
+class Stream(Closing, Iterator[tuple[int, Event]]):
     """Events of several requests as they come, each with its request's place in the list.
 
     It ends when every request is finished or failed, and soon after ``close`` from any thread, also
@@ -56,9 +56,13 @@ class Stream(Iterator[tuple[int, Event]]):
         self._events: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
         self._open = set(range(len(requests)))
         self._closed = False
-        self._asked = [
-            ask(request, self._make_sink(place)) for place, request in enumerate(requests)
-        ]
+        self._asked: list[Asked] = []
+        try:
+            for place, request in enumerate(requests):
+                self._asked.append(ask(request, self._make_sink(place)))
+        except BaseException:
+            self.close()
+            raise
 
     def __next__(self) -> tuple[int, Event]:
         """Wait for the next event."""
@@ -86,19 +90,6 @@ class Stream(Iterator[tuple[int, Event]]):
                 process.leave(number)
             self._events.put(None)
 
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
-
     def _make_sink(self, place: int) -> Sink:
         return lambda message: self._events.put((place, message))
 
@@ -120,7 +111,7 @@ class Stream(Iterator[tuple[int, Event]]):
         return None if isinstance(message, Done) else (place, message)
 
 
-class ModelServer:
+class ModelServer(Closing):
     """Answer requests of many users by models in one other process.
 
     Nothing is started before the first request. All methods may be called from any thread.
@@ -190,19 +181,6 @@ class ModelServer:
         if process is not None:
             process.close()
 
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close."""
-        self.close()
-
     def _events(self, request: GenerationRequest) -> Iterator[Event]:
         with self.generate_all([request]) as stream:
             for _, event in stream:
@@ -226,7 +204,7 @@ class ModelServer:
         """Pass a request on, to a new process where there is none that lives.
 
         Raises:
-            RunError: if the server is closed.
+            RunError: if the server is closed, or the system starts no further process.
         """
         with self._lock:
             number = next(self._numbers)
@@ -235,6 +213,16 @@ class ModelServer:
                     raise RunError("The models are closed. Start the command again.")
                 if self._process is None or self._process.ended:
                     sink(Notice(STARTING if self._process is None else STARTING_ANEW))
-                    self._process = ModelProcess(self.settings)
+                    self._process = _start(self.settings)
                 if self._process.ask(number, request, sink):
                     return self._process, number
+
+
+def _start(settings: ServingSettings) -> ModelProcess:
+    try:
+        return ModelProcess(settings)
+    except OSError as error:
+        raise RunError(
+            f"No process could be started for the models ({error.strerror}). "
+            "See that there is memory and room for one, and ask again."
+        ) from error

@@ -45,7 +45,8 @@ class ServingSettings(Section):
     """Say how much of the machine the models may take."""
 
     memory_bytes: int = field(default_factory=half_of_memory)
-    """Weights held at once, bytes; the least recently used models go first."""
+    """Weights, and keys and values of answers, held at once, bytes; the least recently used models
+    go first."""
     threads: int = 1
     """CPU threads of a model's arithmetic."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -53,7 +54,13 @@ class ServingSettings(Section):
     idle_seconds: float = 900.0
     """A model that nobody asked anything for so long is let go."""
     active: int = 8
-    """Requests that are answered in turns, a token each; further ones wait."""
+    """Requests for answers that are at work in turns, a token each; further ones wait, except that
+    whoever has none at work begins one."""
+
+    @property
+    def share(self) -> int:
+        """Return how many of those that are at work may be one asker's."""
+        return max(1, self.active // 2)
 
     def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
@@ -75,7 +82,11 @@ class GenerationRequest:
         seed: the same seed, prompt and sample give the same answer, the one that
             ``sample_completions`` gives.
         reference: the policy that the KL is from; None measures none.
-        reward: a reward model that scores the finished answers; None gives no score.
+        reward: a reward model that scores the finished answers; None gives no score, and no answer
+            has one that is too long for it with the prompt.
+        tokenizer: the policy's, where its folder has none, as that of a checkpoint.
+        reference_tokenizer: likewise the reference's.
+        asker: who asks, by any name: askers have their turns one after the other.
     """
 
     model: Place
@@ -85,6 +96,9 @@ class GenerationRequest:
     seed: int = 0
     reference: Place | None = None
     reward: Place | None = None
+    tokenizer: Place | None = None
+    reference_tokenizer: Place | None = None
+    asker: str = ""
 
     def check(self) -> None:
         """Refuse what cannot be streamed.
@@ -120,6 +134,9 @@ class DistributionRequest:
         chosen: a token whose place in the distribution is wanted too.
         top: likeliest tokens to return.
         reference: a policy with the same tokenizer whose probabilities stand beside.
+        tokenizer: as of ``GenerationRequest``.
+        reference_tokenizer: as of ``GenerationRequest``.
+        asker: as of ``GenerationRequest``.
     """
 
     model: Place
@@ -128,6 +145,9 @@ class DistributionRequest:
     chosen: int | None = None
     top: int = 10
     reference: Place | None = None
+    tokenizer: Place | None = None
+    reference_tokenizer: Place | None = None
+    asker: str = ""
 
     def check(self) -> None:
         """Refuse what has no answer.

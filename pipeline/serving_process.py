@@ -1,9 +1,14 @@
-"""Start the process that holds the models, and hand out what it says; no torch here."""
+"""Start the process that holds the models, and hand out what it says; no torch here.
+
+Asking and leaving never wait for the process: it reads nothing while it imports, and a pipe holds
+little. A thread writes what there is to say to it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -38,10 +43,16 @@ class ModelProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=_environment(settings.threads),
+            # An interruption in the terminal is for us alone, also while it still imports.
+            process_group=0,
         )
-        self._write(0, settings)
+        # Lines to write; None ends them.
+        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._outbox.put(write_line(0, settings))
         self._reader = threading.Thread(target=self._read, name="model process", daemon=True)
+        self._writer = threading.Thread(target=self._write, name="to the models", daemon=True)
         self._reader.start()
+        self._writer.start()
 
     @property
     def ended(self) -> bool:
@@ -61,18 +72,19 @@ class ModelProcess:
             request: a message.
             sink: gets all that is said about it; a ``Failed`` if the process dies.
         """
+        line = write_line(number, request)
         with self._lock:
             if self._ended:
                 return False
             self._sinks[number] = sink
-            self._write(number, request)
+            self._outbox.put(line)
             return True
 
     def leave(self, number: int) -> None:
         """Cancel a request, if it is not answered yet."""
         with self._lock:
             if self._sinks.pop(number, None) is not None:
-                self._write(number, Cancel())
+                self._outbox.put(write_line(number, Cancel()))
 
     def close(self) -> None:
         """End the process; what it was asked fails."""
@@ -80,13 +92,15 @@ class ModelProcess:
         # There is nothing in it to lose, and it may be busy with a long slice of work.
         self._process.kill()
         self._reader.join()
+        self._writer.join()
 
-    def _write(self, number: int, message: Any) -> None:
+    def _write(self) -> None:
+        """Write the lines that there are, until there are no more."""
         # A process that has just died does not read: the reader finds that out and tells.
-        with contextlib.suppress(OSError, ValueError):
-            stdin = _pipe(self._process.stdin)
-            stdin.write(write_line(number, message))
-            stdin.flush()
+        with contextlib.suppress(OSError), _pipe(self._process.stdin) as stdin:
+            while (line := self._outbox.get()) is not None:
+                stdin.write(line)
+                stdin.flush()
 
     def _read(self) -> None:
         """Hand out messages until the process ends, and then fail what is not answered."""
@@ -106,8 +120,7 @@ class ModelProcess:
             with self._lock:
                 self._ended = True
                 unanswered, self._sinks = self._sinks, {}
-                with contextlib.suppress(OSError):
-                    _pipe(self._process.stdin).close()
+                self._outbox.put(None)
             reason = "The models were closed." if self._closed else _say_end(code)
             for sink in unanswered.values():
                 sink(Failed(reason))

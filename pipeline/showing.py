@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,11 +30,11 @@ class Shown(NamedTuple):
     """A prompt to complete.
 
     Attributes:
-        text: as a person reads it.
-        ids: as the model does.
+        logged: what stands of it in the log, beside the completion.
+        ids: as the model reads it.
     """
 
-    text: str
+    logged: Mapping[str, Any]
     ids: Sequence[int]
 
 
@@ -47,10 +47,10 @@ def fixed_prompts(
     for demonstration in demonstrations:
         if len(shown) == count:
             break
-        messages = demonstration.prompt.messages
-        ids = formatter.prompt_ids(messages)
+        prompt = demonstration.prompt
+        ids = formatter.prompt_ids(prompt.messages)
         if len(ids) <= room:
-            shown.append(Shown(messages[-1]["content"], ids))
+            shown.append(Shown(prompt.to_log(), ids))
     return shown
 
 
@@ -61,7 +61,7 @@ def text_starts(
     starts = [
         [int(token) for token in row[: min(TEXT_START, len(row) // 2)]] for row in rows[:count]
     ]
-    return [Shown(formatter.tokenizer.decode(ids), ids) for ids in starts]
+    return [Shown({"prompt": formatter.tokenizer.decode(ids)}, ids) for ids in starts]
 
 
 class ShowSamples(TrainerCallback):
@@ -126,4 +126,4 @@ class ShowSamples(TrainerCallback):
         model.train(training)
         for prompt, completion in zip(self._prompts, completed, strict=True):
             text = read_text(completion.ids, decoding, self._formatter).text
-            self._run.samples.write(step, {"prompt": prompt.text, "completion": text})
+            self._run.samples.write(step, {**prompt.logged, "completion": text})

@@ -9,7 +9,7 @@ that a prompt is read once for all of its samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from pipeline.cached_model import CachedModel
 from pipeline.errors import DataError
 from pipeline.formatting import Formatter
 from pipeline.growing_text import GrowingText, spell
-from pipeline.judges import Judge
+from pipeline.judges import RewardJudge
 from pipeline.losses import token_entropy, token_logprobs
 from pipeline.records import Prompt
 from pipeline.sampling import Step, read_text, sample_steps, sampling_keys
@@ -38,7 +38,7 @@ from pipeline.serving_messages import (
 from pipeline.tokenizer import find_difference
 
 SLICE = 256
-"""Tokens of a prompt that are read at once."""
+"""Tokens of a prompt, or of an answer that is scored, that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def stream_answers(
     request: GenerationRequest,
     policy: Policy,
     reference: Policy | None = None,
-    judge: Judge | None = None,
+    judge: RewardJudge | None = None,
 ) -> Iterator[Sequence[Event]]:
     """Yield the events of each slice of work, none of some, until all answers are finished.
 
@@ -134,7 +134,7 @@ def stream_answers(
         request: what to answer, and how.
         policy: the request's model.
         reference: what the KL is from; a ``Notice`` says why where there can be none.
-        judge: gives the finished answers their scores.
+        judge: gives the finished answers their scores; a ``Notice`` says why where it cannot.
 
     Raises:
         DataError: if the prompt leaves no room for max_new_tokens in the model's context.
@@ -156,15 +156,18 @@ def stream_answers(
         [prompt] * request.samples, range(request.samples), seed=request.seed, step=0
     )
     answers = [_Answer(GrowingText(formatter)) for _ in keys]
+    scorer = _Scorer(judge)
     for step in sample_steps(readers[0], [ids] * len(keys), keys, decoding, formatter):
         ref_logits = readers[1].read(step.ids, step.mask) if reference is not None else None
-        if reference is not None and step.going.any():
+        # As `sample_steps` does: where all go on, there is nothing to copy.
+        if reference is not None and step.going.any() and not step.going.all():
             readers[1].keep(step.going)
         figures = measure_tokens(step.logits, step.tokens, ref_logits)
         yield _record(step, figures, answers, formatter)
         ended = step.rows[~step.going].tolist()
         if ended:
-            yield _finish(ended, answers, request, formatter, judge, has_kl=reference is not None)
+            has_kl = reference is not None
+            yield from _finish(ended, answers, request, formatter, scorer, has_kl=has_kl)
 
 
 def _say_obstacle(policy: Policy, reference: Policy, length: int) -> str | None:
@@ -219,33 +222,70 @@ def _record(
     return events
 
 
+class _Scorer:
+    """Let a judge read answers, and say once that some are too long for it.
+
+    Args:
+        judge: None gives no scores.
+    """
+
+    def __init__(self, judge: RewardJudge | None) -> None:
+        self._judge = judge
+        self._has_told = False
+
+    def score(self, prompt: Prompt, text: str) -> Generator[Sequence[Event], None, float | None]:
+        """Yield after each slice that was read, and return the score; None where there is none."""
+        if self._judge is None:
+            return None
+        ids = self._judge.encode(prompt, text)
+        context = self._judge.context
+        if context is not None and len(ids) > context:
+            if not self._has_told:
+                self._has_told = True
+                yield [Notice(_say_too_long(self._judge.name, context))]
+            return None
+        score: float | None = None
+        for found in self._judge.read_slices(ids, SLICE):
+            yield []
+            score = found
+        return score
+
+
+def _say_too_long(name: str, context: int) -> str:
+    return (
+        f"No score from {name} of an answer that does not fit in its context of {context} tokens "
+        "with the prompt."
+    )
+
+
 def _finish(
     ended: Sequence[int],
     answers: Sequence[_Answer],
     request: GenerationRequest,
     formatter: Formatter,
-    judge: Judge | None,
+    scorer: _Scorer,
     *,
     has_kl: bool,
-) -> list[Event]:
-    """Judge the answers that have ended and return their events."""
-    texts = [read_text(answers[row].text.ids, request.decoding, formatter) for row in ended]
-    scores: Sequence[float | None] = [None] * len(texts)
-    if judge is not None:
-        scores = judge([Prompt(request.prompt)] * len(texts), [text.text for text in texts])
-    return [
-        Finished(
-            sample,
-            text.text,
-            text.finish_reason,
-            answers[sample].tokens,
-            answers[sample].logprob,
-            answers[sample].kl if has_kl else None,
-            answers[sample].log_ratio if has_kl else None,
-            score,
+) -> Iterator[Sequence[Event]]:
+    """Score the answers that have ended, a slice at a time, and then yield their events."""
+    events: list[Event] = []
+    for sample in ended:
+        answer = answers[sample]
+        text = read_text(answer.text.ids, request.decoding, formatter)
+        score = yield from scorer.score(Prompt(request.prompt), text.text)
+        events.append(
+            Finished(
+                sample,
+                text.text,
+                text.finish_reason,
+                answer.tokens,
+                answer.logprob,
+                answer.kl if has_kl else None,
+                answer.log_ratio if has_kl else None,
+                score,
+            )
         )
-        for sample, text, score in zip(ended, texts, scores, strict=True)
-    ]
+    yield events
 
 
 def find_distribution(

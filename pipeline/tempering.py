@@ -77,10 +77,10 @@ def fit_temperature(logliks: Sequence[ArrayLike], gold: Sequence[int]) -> float:
         return 1.0 if right == 0 else float("inf")
     if right == 0:
         return 0.0
-    high = 1.0
+    low, high = 0.0, 1.0
     while slope(high) < 0:
-        high *= 2
-    return 1 / float(brentq(slope, 0.0, high, xtol=1e-14))
+        low, high = high, 2 * high
+    return 1 / float(brentq(slope, low, high, xtol=1e-14, maxiter=1000))
 
 
 def _below_best(logliks: Sequence[ArrayLike]) -> tuple[Floats, NDArray[np.bool_]]:

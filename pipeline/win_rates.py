@@ -151,7 +151,7 @@ def to_rows(value: Any) -> Any:
         return {field.name: to_rows(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {key: to_rows(each) for key, each in value.items()}
-    return [to_rows(each) for each in value] if isinstance(value, tuple) else value
+    return [to_rows(each) for each in value] if isinstance(value, tuple | list) else value
 
 
 def _share_of_ties(comparisons: Sequence[Comparison]) -> float:

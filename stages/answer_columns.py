@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,18 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.errors import ModelError
+from pipeline.artifacts import as_json
 from pipeline.records import Prompt
-from pipeline.serving_messages import Event, Failed, Finished, Loading, Notice, Queued, Token
+from pipeline.serving_messages import (
+    Distribution,
+    Event,
+    Failed,
+    Finished,
+    Loading,
+    Notice,
+    Queued,
+    Token,
+)
 from pipeline.word_diff import diff_words
 
 SHADES = (
@@ -26,6 +36,7 @@ SHADES = (
 )
 """Up to which probability a token is shaded, and how: legible in dark and in light terminals."""
 DIFFERENT = "bold underline"
+FAILED = "bold red"
 CONTROL_PICTURES = 0x2400
 """Unicode's pictures of the 32 control characters begin here."""
 
@@ -40,6 +51,8 @@ class Column:
         finished: the answers that are whole.
         note: what it waits for.
         notices: what the user should know.
+        failure: why it has no answer, or not all of them, in one line; empty where it has.
+        next: what could have come at one place of each answer, where that was asked.
     """
 
     name: str
@@ -47,13 +60,11 @@ class Column:
     finished: dict[int, Finished] = field(default_factory=dict)
     note: str = ""
     notices: list[str] = field(default_factory=list)
+    failure: str = ""
+    next: dict[int, Distribution] = field(default_factory=dict)
 
     def take(self, event: Event) -> None:
-        """Take in what comes of the request.
-
-        Raises:
-            ModelError: if the request failed.
-        """
+        """Take in what comes of the request."""
         match event:
             case Queued(position):
                 self.note = f"number {position} in line"
@@ -67,7 +78,7 @@ class Column:
             case Finished(sample):
                 self.finished[sample] = event
             case Failed(reason):
-                raise ModelError(f"{self.name}: {reason}")
+                self.failure = reason
 
 
 def tabulate(prompt: Prompt, columns: Sequence[Column], samples: int) -> Group:
@@ -75,14 +86,29 @@ def tabulate(prompt: Prompt, columns: Sequence[Column], samples: int) -> Group:
     table = Table(box=box.SIMPLE_HEAD, expand=True, show_lines=samples > 1)
     for column in columns:
         heading = Text(column.name, style="bold")
-        if column.note:
+        if column.failure:
+            heading.append(" failed", style=FAILED)
+        elif column.note:
             heading.append(f"\n{visible(column.note)}", style="dim")
         table.add_column(heading, ratio=1, overflow="fold")
     for sample in range(samples):
         table.add_row(*(_cell(columns, place, sample) for place in range(len(columns))))
     notices = [Text(visible(text), style="yellow") for text in _notices(columns)]
-    asked = Text(visible(prompt.messages[-1]["content"]), style="italic")
-    return Group(asked, table, *notices, _legend(len(columns)))
+    notices += [
+        Text(visible(f"{column.name}: {column.failure}"), style=FAILED)
+        for column in columns
+        if column.failure
+    ]
+    return Group(_asked(prompt), table, *notices, _legend(len(columns)))
+
+
+def _asked(prompt: Prompt) -> Text:
+    """Return a prompt, with the turns before its last."""
+    *before, last = prompt.messages
+    text = Text()
+    for turn in before:
+        text.append(f"{turn['role']}: {visible(turn['content'])}\n", style="dim")
+    return text.append(visible(last["content"]), style="italic")
 
 
 def _cell(columns: Sequence[Column], place: int, sample: int) -> Text:
@@ -93,7 +119,7 @@ def _cell(columns: Sequence[Column], place: int, sample: int) -> Text:
         text.append(visible(token.text), style=shade(exp(token.logprob)))
     done = own.finished.get(sample)
     if done is None:
-        return text
+        return text.append("\nunfinished", style=FAILED) if own.failure and text else text
     # The text ends before a stop string, which the tokens still hold.
     text = text[: len(done.text)]
     other = first.finished.get(sample)
@@ -103,15 +129,21 @@ def _cell(columns: Sequence[Column], place: int, sample: int) -> Text:
     return text.append(f"\n{describe(done)}", style="dim")
 
 
-def added_places(base: str, text: str) -> Iterator[tuple[int, int]]:
-    """Yield where the words of a text stand that another does not have there."""
+@functools.lru_cache(maxsize=64)
+def added_places(base: str, text: str) -> tuple[tuple[int, int], ...]:
+    """Return where the words of a text stand that another does not have there.
+
+    A picture of growing answers asks ten times a second, and long texts take a while to compare.
+    """
+    places: list[tuple[int, int]] = []
     at = 0
     for part in diff_words(base, text):
         if part.kind == "removed":
             continue
         if part.kind == "added":
-            yield at, at + len(part.text)
+            places.append((at, at + len(part.text)))
         at += len(part.text)
+    return tuple(places)
 
 
 def shade(probability: float) -> str:
@@ -155,25 +187,50 @@ def _picture(letter: str) -> str:
 
 def write_plain(console: Console, prompt: Prompt, columns: Sequence[Column]) -> None:
     """Write a prompt and its finished answers one after the other, for a pipe or a file."""
-    lines = [f"prompt: {prompt.messages[-1]['content']}", ""]
+    *before, last = prompt.messages
+    lines = [f"{turn['role']}: {turn['content']}" for turn in before]
+    lines += [f"prompt: {last['content']}", ""]
     for column in columns:
         for sample, done in sorted(column.finished.items()):
             number = f", answer {sample + 1}" if len(column.finished) > 1 else ""
             lines += [f"--- {column.name}{number}: {describe(done)}", done.text, ""]
+        if column.failure:
+            lines += [f"--- {column.name} failed: {column.failure}", ""]
     for line in lines:
         console.out(visible(line), highlight=False)
 
 
 def rows_of(
-    prompt: Prompt, columns: Sequence[Column], places: Sequence[str]
+    prompt: Prompt, columns: Sequence[Column], places: Sequence[str], *, with_next: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Yield an object for JSON for each answer, in the order of the columns."""
+    """Yield an object for JSON for each answer, in the order of the columns.
+
+    A column that failed has one more, whose ``error`` says why and whose figures are null. JSON
+    knows no infinity: a figure that is no finite number is null too.
+
+    Args:
+        prompt: what was asked.
+        columns: what the models said.
+        places: where each model is.
+        with_next: whether the next tokens were asked: ``next`` holds them, or null.
+    """
+    nothing: dict[str, Any] = dict.fromkeys(each.name for each in dataclasses.fields(Finished))
     for column, place in zip(columns, places, strict=True):
-        for _, done in sorted(column.finished.items()):
-            yield {
+        said: list[tuple[dict[str, Any], str | None, Distribution | None]] = [
+            (dataclasses.asdict(done), None, column.next.get(sample))
+            for sample, done in sorted(column.finished.items())
+        ]
+        if column.failure:
+            said.append((nothing, column.failure, None))
+        for figures, error, found in said:
+            row = {
                 "prompt_id": prompt.id,
                 "prompt": list(prompt.messages),
                 "model": column.name,
                 "path": place,
-                **dataclasses.asdict(done),
+                **figures,
+                "error": error,
             }
+            if with_next:
+                row["next"] = found
+            yield as_json(row)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.config.models import models_config, read_models
-from pipeline.config.run import SECTIONS, RunConfig, load_config, references, stage_of
+from pipeline.config.run import MAKE_A_MODEL, SECTIONS, RunConfig, load_config, references, stage_of
 from pipeline.config.schema import Section
 from pipeline.errors import ConfigError, nearest
 from pipeline.runs import Manifest
@@ -35,7 +35,6 @@ from stages.entry import (
 )
 from stages.fields import describe_top, wrap
 
-MAKE_A_MODEL = ("pretrain", "sft", "ppo")
 MODELS_HELP = (
     "compare these models, the first being the base: stages' folders, .gguf files, hub names; "
     "configuration may follow, and CONFIG may be left out"
@@ -103,7 +102,7 @@ def _stage_command(name: str, argv: list[str]) -> None:
     parser = stage_parser(name, f"steerline {name}")
     if stage_of(name) == "report":
         parser.add_argument("--models", nargs="+", metavar="NAME=PLACE", help=MODELS_HELP)
-        if "--models" in argv:
+        if any(word.partition("=")[0] == "--models" for word in argv):
             _report_models(argv)
             return
     given = parser.parse_intermixed_args(argv)

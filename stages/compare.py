@@ -5,79 +5,74 @@ The models run in a process of their own (``pipeline.serving``), so that this on
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-import logging
+import math
 import os
 import sys
-import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
-from rich.live import Live
 
 from pipeline.config.evaluate import EvaluateSection
-from pipeline.config.run import RunConfig, load_config, stage_of
+from pipeline.config.run import MAKE_A_MODEL, RunConfig, load_config
 from pipeline.config.sampling import DecodingSection
 from pipeline.config.schema import check
 from pipeline.config.source import Source
 from pipeline.data import read_prompts
-from pipeline.errors import ConfigError, RunError, nearest
+from pipeline.errors import ConfigError, ModelError, RunError
+from pipeline.model_places import find_tokenizer
 from pipeline.records import Prompt
-from pipeline.runs import Manifest, model_of
-from pipeline.serving import STARTING, ModelServer
-from pipeline.serving_messages import GenerationRequest, Notice, Place, ServingSettings
-from stages.answer_columns import Column, rows_of, tabulate, write_plain
+from pipeline.regression_set import FILE, RegressionSet, check_prompt
+from pipeline.serving import ModelServer
+from pipeline.serving_messages import GenerationRequest, ServingSettings
 from stages.entry import CONFIG_HELP, OVERRIDE_HELP, Parser
+from stages.interview import Interview
+from stages.next_tokens import Look
+from stages.subjects import find_beside, find_subjects
 
-MAKE_A_MODEL = ("pretrain", "sft", "ppo")
-NONE = "none"
 BASE = "pretrain"
 """The stage whose model the KL is from, unless another is named."""
-REFRESH = 0.1
-"""Seconds between two pictures of growing answers."""
 GIGABYTE = 10**9
-
-logger = logging.getLogger(f"pipeline.{__name__}")
-
-
-class Subject(NamedTuple):
-    """A model to compare: what the column is called, and where the model is."""
-
-    name: str
-    place: Place
 
 
 def main(argv: Sequence[str]) -> None:
     """Run ``steerline compare``.
 
     Raises:
-        SteerlineError: for wrong arguments, a stage that is not finished, or a model that fails.
+        SteerlineError: for wrong arguments or a stage that is not finished, before any model is
+            asked; or once all are asked, for models that failed.
     """
     given = _parse(argv)
     config = load_config(given.config, given.overrides)
-    settings = _settings(given)
+    settings, look = _settings(given), _look(given)
     subjects = find_subjects(config, given.stages, given.models)
     prompts = _read_prompts(config, given)
+    reference = find_beside(config, "--reference", given.reference, BASE, MAKE_A_MODEL)
     template = GenerationRequest(
         model="",
         prompt=prompts[0].messages,
         decoding=_decoding(config, given),
         samples=given.samples,
         seed=config.seed if given.seed is None else given.seed,
-        reference=_find_beside(config, "--reference", given.reference, BASE, MAKE_A_MODEL),
-        reward=_find_beside(config, "--reward", given.reward, None, ("reward",)),
+        reference=reference,
+        reference_tokenizer=None if reference is None else find_tokenizer(Path(reference)),
+        reward=find_beside(config, "--reward", given.reward, None, ("reward",)),
     )
     template.check()
+    if given.save:
+        _save(config, prompts)
     console = Console(file=sys.stdout, soft_wrap=False)
+    interview = Interview(subjects, template, look, console, as_json=given.json)
+    failures: dict[str, list[str]] = {}
     with ModelServer(settings) as server:
         for prompt in prompts:
-            columns = _answer(server, template, subjects, prompt, console, live=not given.json)
-            _show(prompt, columns, subjects, console, as_json=given.json)
+            for column in interview.hold(server, prompt):
+                if column.failure:
+                    failures.setdefault(column.name, []).append(column.failure)
+    if failures:
+        raise ModelError(_say_failed(failures, len(prompts)))
 
 
 def _parse(argv: Sequence[str]) -> Namespace:
@@ -89,8 +84,8 @@ def _parse(argv: Sequence[str]) -> Namespace:
         metavar="NAMES",
         action="append",
         default=[],
-        help="stages of the run, with commas between (all that have a model, unless models are "
-        "named)",
+        help="stages of the run, with commas between, and checkpoints as ppo.40 (all stages that "
+        "have a model, unless models are named)",
     )
     parser.add_argument(
         "--models",
@@ -104,7 +99,11 @@ def _parse(argv: Sequence[str]) -> Namespace:
         "--prompt", metavar="TEXT", action="append", default=[], help="a prompt; may be repeated"
     )
     parser.add_argument(
-        "--prompts", metavar="FILE", action="append", default=[], help="a .jsonl file of prompts"
+        "--prompts",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help=f"a .jsonl file of prompts; those saved are in {FILE} of the run's folder",
     )
     parser.add_argument("--samples", metavar="N", type=int, default=1, help="answers a prompt (1)")
     parser.add_argument(
@@ -125,9 +124,21 @@ def _parse(argv: Sequence[str]) -> Namespace:
         help=f"what the KL is from: a stage, a model's place, or none ({BASE})",
     )
     parser.add_argument(
-        "--memory", metavar="GB", type=float, help="bound of the weights held at once (half of all)"
+        "--memory",
+        metavar="GB",
+        type=float,
+        help="bound of weights, keys and values held at once (half of all)",
     )
     parser.add_argument("--threads", metavar="N", type=int, help="CPU threads (all)")
+    parser.add_argument(
+        "--next", metavar="N", type=int, help="show the N likeliest tokens at one place of answers"
+    )
+    parser.add_argument(
+        "--at", metavar="PLACE", type=int, help="where --next looks: the token's number (1)"
+    )
+    parser.add_argument(
+        "--save", action="store_true", help="save the prompts in the run's regression set"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object an answer and line")
     return parser.parse_intermixed_args(argv)
 
@@ -135,12 +146,29 @@ def _parse(argv: Sequence[str]) -> Namespace:
 def _settings(given: Namespace) -> ServingSettings:
     threads = given.threads
     if threads is None:
-        threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+        # The variable may list a number for each level of nesting.
+        asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+        threads = int(asked) if asked.isdecimal() else len(os.sched_getaffinity(0))
     settings = ServingSettings(threads=threads)
     if given.memory is not None:
+        if not 0 < given.memory < math.inf:
+            raise ConfigError(f"--memory must be positive, got {given.memory}. Say how many GB.")
         settings = dataclasses.replace(settings, memory_bytes=int(given.memory * GIGABYTE))
     check(settings, "")
     return settings
+
+
+def _look(given: Namespace) -> Look | None:
+    """Return which next tokens to show; None for none."""
+    if given.next is None:
+        if given.at is not None:
+            raise ConfigError("--at must stand beside --next, got no --next. Add --next 10.")
+        return None
+    look = Look(given.next, 1 if given.at is None else given.at)
+    for option, value in (("--next", look.top), ("--at", look.place)):
+        if value < 1:
+            raise ConfigError(f"{option} must be 1 or more, got {value}. Count from 1.")
+    return look
 
 
 def _decoding(config: RunConfig, given: Namespace) -> DecodingSection:
@@ -153,146 +181,38 @@ def _decoding(config: RunConfig, given: Namespace) -> DecodingSection:
     return dataclasses.replace(section.decoding, **asked)
 
 
-def find_subjects(config: RunConfig, stages: Sequence[str], models: Sequence[str]) -> list[Subject]:
-    """Return the models to compare, those of the run first.
-
-    Args:
-        config: the run.
-        stages: names, several in one with commas between; none with no models either means all
-            finished ones.
-        models: ``NAME=PLACE`` each.
-
-    Raises:
-        ConfigError: if there is no such stage, a name is given twice, or a model has no name.
-        RunError: if a stage is not finished, or none is.
-    """
-    names = [name.strip() for given in stages for name in given.split(",") if name.strip()]
-    if not names and not models:
-        names = _finished(config, *MAKE_A_MODEL)
-        if not names:
-            raise RunError(
-                f"No model in {config.run_dir} to compare. Run 'steerline run CONFIG' first."
-            )
-    subjects = [Subject(name, _stage_model(config, "--stages", name)) for name in names]
-    for model in models:
-        name, equals, place = model.partition("=")
-        if not (name and equals and place):
-            raise ConfigError(
-                f"--models must have the form NAME=PLACE, got {model!r}. Write e.g. mine=FOLDER."
-            )
-        subjects.append(Subject(name, place))
-    called = [subject.name for subject in subjects]
-    twice = next((name for name in called if called.count(name) > 1), None)
-    if twice is not None:
-        raise ConfigError(
-            f"--stages and --models must name each model once, got {twice!r} twice. Call one of "
-            "them otherwise."
-        )
-    return subjects
-
-
-def _stage_model(
-    config: RunConfig, option: str, name: str, kinds: Sequence[str] = MAKE_A_MODEL
-) -> Path:
-    valid = [stage for stage in config.stages if stage_of(stage) in kinds]
-    if name not in valid:
-        raise ConfigError(
-            f"{option} must name a {' or '.join(kinds)} stage of this run, got {name!r}."
-            f"{nearest(name, valid)}"
-        )
-    return model_of(config, name)
-
-
-def _finished(config: RunConfig, *kinds: str) -> list[str]:
-    found = []
-    for name in config.stages:
-        manifest = Manifest.read(config.run_dir / name) if stage_of(name) in kinds else None
-        if manifest is not None and manifest.status == "complete":
-            found.append(name)
-    return found
-
-
-def _find_beside(
-    config: RunConfig, option: str, asked: str | None, default: str | None, kinds: Sequence[str]
-) -> Place | None:
-    """Return the model that scores, or that the KL is from; None for none."""
-    if asked == NONE:
-        return None
-    if asked is None:
-        finished = _finished(config, *kinds)
-        name = next((one for one in finished if default in (None, one)), None)
-        return None if name is None else model_of(config, name)
-    if asked not in config.stages and ("/" in asked or Path(asked).exists()):
-        return asked
-    return _stage_model(config, option, asked, kinds)
-
-
 def _read_prompts(config: RunConfig, given: Namespace) -> list[Prompt]:
     prompts = [Prompt.from_text(text) for text in given.prompt]
+    for prompt in prompts:
+        check_prompt(prompt.messages)
     prompts += read_prompts([Source(path) for path in given.prompts], config.seed)
     if not prompts:
         raise ConfigError("--prompt or --prompts must be given. Add --prompt 'a question'.")
     return prompts
 
 
-def _answer(
-    server: ModelServer,
-    template: GenerationRequest,
-    subjects: Sequence[Subject],
-    prompt: Prompt,
-    console: Console,
-    *,
-    live: bool,
-) -> list[Column]:
-    """Let all models answer a prompt and return the columns; a terminal shows them growing."""
-    columns = [Column(subject.name) for subject in subjects]
-    requests = [
-        dataclasses.replace(
-            template,
-            model=subject.place,
-            prompt=prompt.messages,
-            reference=None if subject.place == template.reference else template.reference,
+def _save(config: RunConfig, prompts: Sequence[Prompt]) -> None:
+    """Put prompts in the run's regression set, and say where that is.
+
+    Raises:
+        RunError: if there is no run.
+    """
+    if not config.run_dir.is_dir():
+        raise RunError(
+            f"--save must have a run to save in, got none at {config.run_dir}. "
+            "Run 'steerline run CONFIG' first."
         )
-        for subject in subjects
-    ]
-    with contextlib.ExitStack() as open_ends:
-        stream = open_ends.enter_context(server.generate_all(requests))
-        picture = None
-        if live and console.is_terminal:
-            picture = open_ends.enter_context(
-                Live(console=console, auto_refresh=False, transient=True)
-            )
-        shown = 0.0
-        while True:
-            try:
-                event = stream.poll(REFRESH)
-            except StopIteration:
-                return columns
-            if event is not None and event[1] != Notice(STARTING):
-                columns[event[0]].take(event[1])
-            if picture is not None and time.monotonic() - shown > REFRESH:
-                picture.update(tabulate(prompt, columns, template.samples), refresh=True)
-                shown = time.monotonic()
+    saved = RegressionSet.of_run(config.run_dir)
+    new = sum(saved.add(prompt) for prompt in prompts)
+    # stdout is for the answers.
+    sys.stderr.write(f"saved in {saved.path}: {new} new, {len(prompts) - new} there before\n")
 
 
-def _show(
-    prompt: Prompt,
-    columns: Sequence[Column],
-    subjects: Sequence[Subject],
-    console: Console,
-    *,
-    as_json: bool,
-) -> None:
-    """Write the finished answers: as JSON, as a table in a terminal, or one after the other."""
-    if not as_json and console.is_terminal:
-        samples = max(len(column.finished) for column in columns)
-        console.print(tabulate(prompt, columns, samples))
-        return
-    for notice in dict.fromkeys(text for column in columns for text in column.notices):
-        logger.warning("%s", notice)
-    if as_json:
-        for row in rows_of(prompt, columns, [str(subject.place) for subject in subjects]):
-            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
-    else:
-        write_plain(console, prompt, columns)
+def _say_failed(failures: Mapping[str, Sequence[str]], prompts: int) -> str:
+    """Name the models that failed, with the first reason of each."""
+    if prompts == 1:
+        return " ".join(f"{name}: {reasons[0]}" for name, reasons in failures.items())
+    return " ".join(
+        f"{name} failed on {len(reasons)} of {prompts} prompts, first: {reasons[0]}"
+        for name, reasons in failures.items()
+    )

@@ -1,23 +1,23 @@
 """Measure models that no run made, or several did: ``steerline report --models a=PATH b=NAME``.
 
 They are evaluated as a run's stages are, by the same code, and the report is the same; the first
-stands where a run's base does. What was measured of a model is kept by its hash: run the command
-again with another task or another title and only what is new is measured.
+stands where a run's base does. What was measured of a model is kept by its hash: another title or
+another ``max_tax`` measures nothing anew, and another task, with ``--force``, only what is new.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.artifacts import write_json
+from pipeline.artifacts import hash_text, write_json
 from pipeline.config.evaluate import EvaluateSection
 from pipeline.config.models import Given
 from pipeline.config.run import RunConfig
 from pipeline.distributed import Workers
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluator import Evaluator
-from pipeline.evaluation.folder import PartName
 from pipeline.evaluation.inputs import hash_inputs, hash_model
 from pipeline.evaluation.toxicity import hash_toxicity
 from pipeline.report.gate import check_tax
@@ -42,7 +42,7 @@ def measure(config: RunConfig, models: Sequence[Given], *, force: bool) -> None:
     Args:
         config: of the comparison.
         models: what is measured; the first is the base and the rival of the others.
-        force: measure anew what was measured before.
+        force: measure although the folder was made from other inputs.
 
     Raises:
         ConfigError: if nothing is asked.
@@ -55,8 +55,13 @@ def measure(config: RunConfig, models: Sequence[Given], *, force: bool) -> None:
             "Add what to measure, e.g. evaluate.tasks=[tiny], or name a CONFIG before --models."
         )
     workers = Workers(section.precision)
+    names = [model.name for model in models]
     hashes = workers.on_main(lambda: {model.name: hash_model(model.place) for model in models})
-    sources = {f"model {name}": found for name, found in hashes.items()}
+    sources = {
+        **{f"model {name}": found for name, found in hashes.items()},
+        # Of a model that is left out nothing else tells, nor of another base.
+        "list of models": hash_text(json.dumps(names)),
+    }
     with open_stage(
         config,
         EVALUATE,
@@ -73,9 +78,7 @@ def measure(config: RunConfig, models: Sequence[Given], *, force: bool) -> None:
         evaluator = Evaluator(section, config.seed, workers, stage.folder)
         for model in models:
             evaluator.evaluate(model.name, model.place, hashes[model.name])
-        names = [model.name for model in models]
-        parts: tuple[PartName, ...] = ("fewshot", "toxicity") if section.toxicity else ("fewshot",)
-        summary = workers.on_main(lambda: evaluator.store.merge(names, names[0], parts))
+        summary = workers.on_main(lambda: evaluator.merge(names, names[0]))
         facts = {
             model.name: {
                 "place": model.place,

@@ -11,7 +11,7 @@ from pipeline.artifacts import hash_text, write_json
 from pipeline.config.evaluate import EvaluateSection
 from pipeline.config.label import LabelSection
 from pipeline.config.ppo import PpoSection
-from pipeline.config.run import RunConfig, stage_of
+from pipeline.config.run import MAKE_A_MODEL, RunConfig
 from pipeline.config.schema import to_plain
 from pipeline.data import hash_sources, read_prompts
 from pipeline.distributed import Workers
@@ -21,7 +21,6 @@ from pipeline.evaluation.best_of import BEST_OF, BestOfEvaluator, Subject
 from pipeline.evaluation.contestants import find_contestants, hash_win_rates
 from pipeline.evaluation.equal_kl import flatten_figures
 from pipeline.evaluation.evaluator import Evaluator, needs_reward
-from pipeline.evaluation.folder import PartName
 from pipeline.evaluation.inputs import hash_inputs
 from pipeline.evaluation.people import (
     PEOPLE,
@@ -35,11 +34,11 @@ from pipeline.evaluation.wins import WIN_RATES, WinRateEvaluator
 from pipeline.labeling import open_store
 from pipeline.llm_judge import read_key, read_template
 from pipeline.report.gate import check_tax
-from pipeline.runs import Manifest, hash_parent, model_of, open_stage
+from pipeline.report.gather import EVALUATE
+from pipeline.runs import Manifest, finished_stages, hash_parent, model_of, open_stage
 from pipeline.store.judged import Judged
 from stages.entry import run_stage_module
 
-MAKE_A_MODEL = ("pretrain", "sft", "ppo")
 RIVAL = "sft"
 """The stage that the others' answers are compared with."""
 
@@ -51,11 +50,17 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
 
     Raises:
         RegressionError: if one lost more; what was measured stays, and the stage is complete.
+        ConfigError: if a variant has a ``max_tax``: nothing would be held to it.
     """
     section = config.section(name, EvaluateSection)
+    max_tax = section.max_tax
+    if max_tax is not None and name != EVALUATE:
+        raise ConfigError(
+            f"{name}.max_tax must be null, got {max_tax}: what '{EVALUATE}' measured is held to "
+            f"{EVALUATE}.max_tax, what a variant did is not. Write {name}.max_tax: null."
+        )
     workers = Workers(section.precision)
     _measure(config, name, workers, force=force)
-    max_tax = section.max_tax
     if max_tax is not None:
         workers.on_main(lambda: check_tax(config, max_tax))
 
@@ -68,7 +73,7 @@ def _measure(config: RunConfig, name: str, workers: Workers, *, force: bool) -> 
             f"{name} must have tasks, perplexity or prompts, got none. Add what to measure."
         )
     _check_judge(name, section)
-    models = workers.on_main(lambda: _complete(config, *MAKE_A_MODEL))
+    models = workers.on_main(lambda: finished_stages(config, *MAKE_A_MODEL))
     if not models:
         raise RunError(
             f"No model in {config.run_dir}, which {name} needs. "
@@ -76,7 +81,7 @@ def _measure(config: RunConfig, name: str, workers: Workers, *, force: bool) -> 
         )
     reward = None
     if needs_reward(read_prompts(section.prompts, config.seed)):
-        reward = workers.on_main(lambda: next(iter(_complete(config, "reward")), None))
+        reward = workers.on_main(lambda: next(iter(finished_stages(config, "reward")), None))
     comparisons = workers.on_main(lambda: _ask_labelers(config))
     scorer = workers.on_main(lambda: _find_scorer(config, section))
     with open_stage(
@@ -106,8 +111,7 @@ def _measure(config: RunConfig, name: str, workers: Workers, *, force: bool) -> 
         )
         for model in models:
             evaluator.evaluate(model, model_of(config, model), _model_hash(config, model))
-        parts: tuple[PartName, ...] = ("fewshot", "toxicity") if section.toxicity else ("fewshot",)
-        summary = workers.on_main(lambda: evaluator.store.merge(models, RIVAL, parts))
+        summary = workers.on_main(lambda: evaluator.merge(models, RIVAL))
         compared = _compare_with_best_of(config, section, workers, stage.folder)
         preferred = workers.on_main(lambda: _write_preferences(comparisons, stage.folder))
         won = _compare_stages(
@@ -166,7 +170,7 @@ def _compare_with_best_of(
     )
     policies = [
         policy
-        for policy in workers.on_main(lambda: _complete(config, "ppo"))
+        for policy in workers.on_main(lambda: finished_stages(config, "ppo"))
         if config.section(policy, PpoSection).init == asked.stage
     ]
     return flatten_figures(evaluator.evaluate([_subject(config, policy) for policy in policies]))
@@ -216,7 +220,7 @@ def _find_scorer(config: RunConfig, section: EvaluateSection) -> str | None:
     asked = section.win_rates
     if asked is None:
         return None
-    return asked.reward or next(iter(_complete(config, "reward")), None)
+    return asked.reward or next(iter(finished_stages(config, "reward")), None)
 
 
 def _hash_win_rates(
@@ -266,16 +270,6 @@ def _hash_best_of(
             },
         }
     }
-
-
-def _complete(config: RunConfig, *kinds: str) -> list[str]:
-    """Return the run's stages of these kinds that are complete, in the order of the line."""
-    found = []
-    for name in config.stages:
-        manifest = Manifest.read(config.run_dir / name) if stage_of(name) in kinds else None
-        if manifest is not None and manifest.status == "complete":
-            found.append(name)
-    return found
 
 
 def _model_hash(config: RunConfig, name: str) -> str:

@@ -149,7 +149,8 @@ def _score(config: RunConfig, stages: Sequence[str], split: Split | None) -> Non
     with LabelStore.open(store_url(config), create=False) as store:
         for stage, (checkpoint, model) in models.items():
             count = scoring.score_store(store, stage, checkpoint, model, split)
-            sys.stdout.write(f"{stage}: {count} completions scored\n")
+            left = f", {count.too_long} too long for its context" if count.too_long else ""
+            sys.stdout.write(f"{stage}: {count.scored} completions scored{left}\n")
 
 
 def _select(config: RunConfig, stages: Sequence[str], tasks: int, random_share: float) -> None:

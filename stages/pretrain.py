@@ -28,6 +28,10 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
             return
         stage.note_sources(fingerprint_sources(read))
         base = start_base(section, config.top.base, config.seed, name)
+
+        def write_tokenizer(folder: Path) -> None:
+            base.tokenizer.save_pretrained(folder)
+
         metrics: dict[str, Any] = {
             "origin": base.origin,
             "parameters": base.model.num_parameters(),
@@ -35,6 +39,8 @@ def run(config: RunConfig, name: str, *, force: bool = False) -> None:
         }
         if section.tokens:
             set_attention(base.model, section.attention, name)
+            # Its checkpoints are models alone: what they need to answer stands beside them.
+            stage.save_model(write_tokenizer, "tokenizer")
             metrics |= pretrain(stage, section, base, config.seed)
         card = write_card(
             stage.manifest,

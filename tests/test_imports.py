@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = [name for name in ("pipeline", "stages", "labeling_ui") if (ROOT / name).is_dir()]
 
 LAYERS = (
-    {"errors", "artifacts", "config", "records", "runs", "store", "doctor", "provenance"}
+    {"errors", "artifacts", "closing", "config", "records", "runs", "store", "doctor", "provenance"}
     | {"serving", "serving_messages", "serving_process", "serving_wire", "word_diff"}
-    | {"regression_set", "run_index"},
+    | {"regression_set", "model_places", "run_index"},
     {"masked", "advantages", "losses", "ranking_loss", "ranking_accuracy"}
     | {"agreement", "calibration", "tempering", "baselines", "best_of", "bootstrap", "statistics"}
     | {"cpu", "distributed", "kl_control", "score_scaling", "selection"}
@@ -43,7 +43,10 @@ LAYERS = (
         "collecting",
         "self_instruct",
         "scoring",
+        "model_finding",
         "served_models",
+        "serving_memory",
+        "serving_turns",
         "serving_worker",
         "showing",
         "streaming",
@@ -60,6 +63,7 @@ STAGES = {"pretrain", "sft", "sample", "label", "reward", "ppo", "evaluate", "re
 ROOTS = {
     *("stages.cli", "stages.entry", "stages.status", "stages.labels", "stages.fields"),
     *("stages.serve", "stages.user", "stages.compare", "stages.answer_columns"),
+    *("stages.interview", "stages.next_tokens", "stages.subjects"),
 }
 WITHOUT_TORCH = (
     *("pipeline.errors", "pipeline.config", "pipeline.records", "pipeline.artifacts"),
@@ -70,7 +74,7 @@ WITHOUT_TORCH = (
     *("pipeline.judge_cache", "pipeline.llm_judge"),
     *("pipeline.serving", "pipeline.serving_messages", "pipeline.serving_process"),
     *("pipeline.serving_wire", "pipeline.word_diff"),
-    *("pipeline.regression_set", "pipeline.run_index"),
+    *("pipeline.regression_set", "pipeline.model_places", "pipeline.run_index"),
     *sorted(ROOTS),
 )
 

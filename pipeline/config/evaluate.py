@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from pipeline.config.best_of import BestOfSection
 from pipeline.config.sampling import DecodingSection
@@ -22,11 +23,12 @@ class EvaluateSection(Section):
     ADDITIONS: ClassVar[tuple[str, ...]] = ("best_of", "toxicity", "win_rates")
     # What a folder holds is hashed, where it lies changes nothing; nor does what fails the run.
     ASIDE: ClassVar[tuple[str, ...]] = ("data", "max_tax")
+    LATER: ClassVar[Mapping[str, Any]] = MappingProxyType({"precision": "float32"})
 
     tasks: list[str] = field(default_factory=list)
     """``tiny``, ``offline``, ``llama``, ``instructgpt``, ``bias``; paths; or lm_eval names."""
     data: str | None = None
-    """Folder of ``offline`` and of local bias data; ``~`` and environment variables are read."""
+    """Folder of ``offline`` and other presets' files; ``~`` and environment variables are read."""
     shots: list[int] = field(default_factory=lambda: [0, 1, 5])
     """Numbers of examples shown before a question; a preset's or a task's own take their place."""
     limit: int | None = None

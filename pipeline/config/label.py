@@ -25,7 +25,7 @@ class AppSection(Section):
     session_hours: float = 12.0
     """Hours until a sign-in ends."""
     models_memory_gb: float | None = None
-    """Weights that /lab/compare holds at once, GB; null is half of the machine's memory."""
+    """What models and answers of /lab/compare take, GB; null is half of the machine's memory."""
     model_threads: int = 1
     """CPU threads of the models at /lab/compare."""
 

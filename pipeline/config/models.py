@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.config.evaluate import EvaluateSection
 from pipeline.config.run import SECTIONS, RunConfig, configure, stage_of
 from pipeline.config.schema import read_yaml
 from pipeline.errors import ConfigError
@@ -103,5 +102,5 @@ def models_config(
         "notes": [],
     }
     own = {key: value for key, value in own.items() if f"report.{key}" not in given}
-    config = config.with_stage("evaluate", **dict.fromkeys(EvaluateSection.ADDITIONS))
+    config = config.with_stage("evaluate", best_of=None, win_rates=None)
     return config.with_stage("report", **own)

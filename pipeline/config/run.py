@@ -32,6 +32,8 @@ from pipeline.config.schema import (
 from pipeline.config.sft import SftSection
 from pipeline.errors import ConfigError, nearest
 
+MAKE_A_MODEL = ("pretrain", "sft", "ppo")
+"""Stages whose model is a policy."""
 SECTIONS: dict[str, type[Section]] = {
     "pretrain": PretrainSection,
     "sft": SftSection,
@@ -265,7 +267,7 @@ def _check_references(config: RunConfig) -> None:
                     _check_reference(config, path, source.stage, ("reward",))
         if isinstance(section, SampleSection):
             for stage in section.stages:
-                _check_reference(config, f"{name}.stages", stage, ("pretrain", "sft", "ppo"))
+                _check_reference(config, f"{name}.stages", stage, MAKE_A_MODEL)
         if isinstance(section, EvaluateSection):
             _check_compared(config, name, section)
         if isinstance(section, PretrainSection) and not (config.top.base or section.tokens):
@@ -277,18 +279,17 @@ def _check_references(config: RunConfig) -> None:
 
 def _check_compared(config: RunConfig, name: str, section: EvaluateSection) -> None:
     """Check the stages that an evaluation compares, and the judges."""
-    models = ("pretrain", "sft", "ppo")
     if section.best_of:
         path = f"{name}.best_of"
-        _check_reference(config, f"{path}.stage", section.best_of.stage, models)
+        _check_reference(config, f"{path}.stage", section.best_of.stage, MAKE_A_MODEL)
         _check_reference(config, f"{path}.reward", section.best_of.reward, ("reward",))
     asked = section.win_rates
     if asked is None:
         return
     for i, stage in enumerate(asked.stages):
-        _check_reference(config, f"{name}.win_rates.stages[{i}]", stage, models)
+        _check_reference(config, f"{name}.win_rates.stages[{i}]", stage, MAKE_A_MODEL)
     if asked.against is not None:
-        _check_reference(config, f"{name}.win_rates.against", asked.against, models)
+        _check_reference(config, f"{name}.win_rates.against", asked.against, MAKE_A_MODEL)
     if asked.reward is not None:
         _check_reference(config, f"{name}.win_rates.reward", asked.reward, ("reward",))
 

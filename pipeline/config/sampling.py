@@ -40,7 +40,8 @@ class DecodingSection(Section):
 
     def problems(self) -> Iterator[Problem]:
         """Yield broken rules."""
-        if self.temperature < 0:
+        # Not "below 0": nan is neither.
+        if not self.temperature >= 0:
             yield Problem("temperature", "be 0 or more", "0 is greedy, 1 the model's own.")
         if self.top_k < 0:
             yield Problem("top_k", "be 0 or more", "0 keeps all tokens.")

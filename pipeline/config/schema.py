@@ -47,10 +47,13 @@ class Section:
         ADDITIONS: fields that add a part of their own to what a stage makes and change nothing
             else of it; a finished stage takes them without ``--force``.
         ASIDE: fields that nothing a stage makes depends on.
+        LATER: fields that came after stages had been made, each with the value that says what those
+            did without it; a stage with that value is the same as one that does not know the field.
     """
 
     ADDITIONS: ClassVar[tuple[str, ...]] = ()
     ASIDE: ClassVar[tuple[str, ...]] = ()
+    LATER: ClassVar[Mapping[str, Any]] = types.MappingProxyType({})
 
     @classmethod
     def fill(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:

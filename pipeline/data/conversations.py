@@ -98,6 +98,10 @@ def _id(prompt: Prompt) -> str:
 
 
 def _demonstrate_messages(row: Row) -> list[Demonstration]:
+    if "completion" in row.values and _last_role(row) == "user":
+        # As stages log what a model answered.
+        (prompt,) = _ask_messages(row)
+        return [Demonstration(prompt, read_text(row, "completion"))]
     *before, last = read_messages(row, "messages", "assistant")
     if not before or before[-1]["role"] != "user":
         raise row.fault("'messages' must have a user's turn before the last. Mend the line.")
@@ -131,10 +135,16 @@ def read_answer(row: Row) -> str:
 
 def _ask_messages(row: Row) -> list[Prompt]:
     turns = row.values["messages"]
-    last = turns[-1] if isinstance(turns, list) and turns else None
-    if isinstance(last, dict) and last.get("role") == "assistant":
+    if _last_role(row) == "assistant":
         turns = turns[:-1]
     return [make_prompt(row, check_messages(row, "messages", turns, "user"))]
+
+
+def _last_role(row: Row) -> object:
+    """Return whose turn is the last of 'messages', None where it has none."""
+    turns = row.values["messages"]
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    return last.get("role") if isinstance(last, dict) else None
 
 
 DEMONSTRATIONS = Kind(

@@ -20,7 +20,7 @@ from typing import Any
 
 from pipeline.artifacts import hash_text
 from pipeline.config.sampling import DecodingSection
-from pipeline.distributed import Workers
+from pipeline.distributed import DTYPES, Workers
 from pipeline.evaluation.best_of import Subject, sequence_logprobs
 from pipeline.evaluation.contestants import Contestant
 from pipeline.evaluation.folder import EvaluationFolder, Part
@@ -29,7 +29,7 @@ from pipeline.formatting import Formatter
 from pipeline.judges import RewardJudge
 from pipeline.models import load_policy
 from pipeline.records import Prompt
-from pipeline.sampling import sample_completions
+from pipeline.sampling import check_room, sample_completions
 from pipeline.tokenizer import load_tokenizer
 from pipeline.world import World
 
@@ -105,44 +105,55 @@ class AnswerMeter:
         answers = [[row.get(key) for key in ("prompt_id", "completion", "ids")] for row in said]
         asked = [[prompt.id, prompt.meta.get("world")] for prompt in self.prompts]
         models = [own.hash, start.hash if start else ""]
-        parts = [VERSION, self.seed, models, answers, asked, vars(self.decoding)]
+        drawn = [self.seed, self.workers.precision, vars(self.decoding)]
+        parts = [VERSION, drawn, models, answers, asked]
         return hash_text(json.dumps(parts, sort_keys=True))
 
     def _read(self, own: Contestant, start: Contestant | None, said: Sequence[Row]) -> list[Row]:
         """Return a row a prompt: the answer, its gold utility, and its sample of the KL."""
-        policy: Any = None
-        rows = list(said)
-        if own.step is not None:
-            policy = self.workers.place(load_policy(own.path))
-            rows = self._draw(own, policy)
+        rows = list(said) if own.step is None else self._draw(own)
         if start is not None and is_whole(self.decoding) and all("ids" in row for row in rows):
-            policy = policy or self.workers.place(load_policy(own.path))
-            rows = self._add_log_ratios(policy, start, rows)
+            rows = self._add_log_ratios(own, start, rows)
         return [{key: row[key] for key in KEPT if key in row} for row in rows]
 
-    def _draw(self, own: Contestant, policy: Any) -> list[Row]:
-        """Let a checkpoint answer, with the random numbers that the finished stages had."""
+    def _draw(self, own: Contestant) -> list[Row]:
+        """Let a checkpoint answer as the finished stages did, with the same random numbers."""
         places = range(self.workers.rank, len(self.prompts), self.workers.world_size)
         prompts = [self.prompts[i] for i in places]
         formatter = Formatter(load_tokenizer(own.tokenizer))
-        samples = sample_completions(
-            policy, formatter, prompts, self.decoding, seed=self.seed, batch_size=self.batch_size
-        )
+        policy: Any = self.workers.freeze(load_policy(own.path, DTYPES[self.workers.precision]))
+        check_room(policy, formatter, self.prompts, self.decoding, "evaluate.prompts")
+        with self.workers.autocast():
+            samples = sample_completions(
+                policy,
+                formatter,
+                prompts,
+                self.decoding,
+                seed=self.seed,
+                batch_size=self.batch_size,
+            )
         answers = record_answers(prompts, samples, formatter)
         rows = judge_answers(prompts, answers, World(self.seed), None)
         return self._gather(list(zip(places, rows, strict=True)))
 
-    def _add_log_ratios(self, policy: Any, start: Contestant, rows: Sequence[Row]) -> list[Row]:
+    def _add_log_ratios(self, own: Contestant, start: Contestant, rows: Sequence[Row]) -> list[Row]:
         """Return the rows with their samples of the policy's KL from the start, in nats."""
         formatter = Formatter(load_tokenizer(start.tokenizer))
         places = range(self.workers.rank, len(rows), self.workers.world_size)
         before = [formatter.prompt_ids(self._by_id[rows[i]["prompt_id"]].messages) for i in places]
         after = [rows[i]["ids"] for i in places]
-        reference: Any = self.workers.place(load_policy(start.path))
         temperature, pad_id = self.decoding.temperature, formatter.pad_id
+        # One after the other: only one of the two is in memory.
         ours, theirs = (
-            sequence_logprobs(model, before, after, temperature, pad_id, self.batch_size)
-            for model in (policy, reference)
+            sequence_logprobs(
+                self.workers.place(load_policy(model.path)),
+                before,
+                after,
+                temperature,
+                pad_id,
+                self.batch_size,
+            )
+            for model in (own, start)
         )
         ratios = zip(places, ours, theirs, strict=True)
         return self._gather([(i, {**rows[i], "log_ratio": a - b}) for i, a, b in ratios])
@@ -152,11 +163,10 @@ class AnswerMeter:
         bare = [{key: row[key] for key in KEPT if key in row} for row in rows]
         if self.judge is None:
             return bare
+        prompts = [self._by_id[row["prompt_id"]] for row in bare]
+        self.judge.check(prompts, [row["completion"] for row in bare])
         places = range(self.workers.rank, len(bare), self.workers.world_size)
-        scores = self.judge(
-            [self._by_id[bare[i]["prompt_id"]] for i in places],
-            [bare[i]["completion"] for i in places],
-        )
+        scores = self.judge([prompts[i] for i in places], [bare[i]["completion"] for i in places])
         scored = zip(places, scores, strict=True)
         return self._gather([(i, {**bare[i], "score": score}) for i, score in scored])
 

@@ -36,7 +36,7 @@ from pipeline.masked import positions
 from pipeline.models import load_policy
 from pipeline.records import Prompt
 from pipeline.rollout import lay_out
-from pipeline.sampling import batches_by_length, sample_completions
+from pipeline.sampling import batches_by_length, check_room, sample_completions
 from pipeline.tokenizer import load_tokenizer
 from pipeline.world import World
 
@@ -112,7 +112,8 @@ class BestOfEvaluator:
             policies: the stages that were trained from the start.
 
         Raises:
-            DataError: if a prompt leaves no room for its completion.
+            DataError: if a prompt leaves no room for its completion, or the reward model cannot
+                read one.
         """
         drawn = max(self.section.n) + 1
         self._measure(self.start, first=0, count=drawn)
@@ -166,8 +167,7 @@ class BestOfEvaluator:
         formatter = Formatter(load_tokenizer(subject.path))
         is_start = subject == self.start
         model: Any = self.start_model if is_start else self.workers.place(load_policy(subject.path))
-        room = model.config.max_position_embeddings - self.decoding.max_new_tokens
-        formatter.check_lengths(self.prompts, room, "evaluate.best_of.prompts")
+        check_room(model, formatter, self.prompts, self.decoding, "evaluate.best_of.prompts")
         own = list(enumerate(self.prompts))[self.workers.rank :: self.workers.world_size]
         parts = [own[i : i + self.batch_size] for i in range(0, len(own), self.batch_size)]
         rows: list[tuple[int, Row]] = []
@@ -229,8 +229,10 @@ class BestOfEvaluator:
         """
         place = {prompt.id: i for i, prompt in enumerate(self.prompts)}
         world_size, rank = self.workers.world_size, self.workers.rank
-        answers = {(row["prompt_id"], row["completion"]) for row in rows}
-        own = sorted(key for key in answers if place[key[0]] % world_size == rank)
+        answers = sorted({(row["prompt_id"], row["completion"]) for row in rows})
+        asked = [self.prompts[place[name]] for name, _ in answers]
+        self.judge.check(asked, [text for _, text in answers])
+        own = [key for key in answers if place[key[0]] % world_size == rank]
         prompts = [self.prompts[place[name]] for name, _ in own]
         scores = self.judge(prompts, [text for _, text in own]) if own else []
         said: list[tuple[tuple[str, str], Row]] = []

@@ -33,14 +33,27 @@ from pipeline.evaluation.loading import (
     index_with,
     quiet,
     read_config,
+    read_task_file,
     settle,
     shipped_index,
 )
 from pipeline.evaluation.offline import BLIMP_FIELDS, list_offline, read_offline, read_pairs
-from pipeline.evaluation.presets import BIAS, LACKING, NAMES, OFFLINE, PRESETS, TINY, PresetTask
-from pipeline.evaluation.task_files import check_task, check_task_files
-from pipeline.evaluation.tasks import LocalTask, adapt_world_task, read_task, shots_of
-from pipeline.records import read_jsonl
+from pipeline.evaluation.presets import BIAS, NAMES, OFFLINE, PRESETS, TINY, PresetTask
+from pipeline.evaluation.questions import check_questions
+from pipeline.evaluation.rows import read_table, read_text_rows
+from pipeline.evaluation.task_files import (
+    check_task,
+    check_task_files,
+    list_scripts,
+    list_task_files,
+)
+from pipeline.evaluation.tasks import (
+    LocalTask,
+    adapt_world_task,
+    read_task,
+    settings_of,
+    shots_of,
+)
 from pipeline.world import World
 
 logger = logging.getLogger(__name__)
@@ -67,7 +80,7 @@ def load_tasks(
         shots: numbers of examples that will be shown, where a task has none of its own.
         seed: the run's: of the tiny world, and of the examples' draw.
         folder: where local tasks are written in lm_eval's format, and data caches go.
-        data: ``evaluate.data``, the folder of the preset ``offline`` and of local bias data.
+        data: ``evaluate.data``, the folder of the preset ``offline`` and of other presets' files.
         limit: documents a task that will be asked.
         write: False leaves the writing, and what is said of tasks left out, to another process.
     Returns:
@@ -75,10 +88,12 @@ def load_tasks(
 
     Raises:
         ConfigError: if there is no such task, two have one name, or one has too few examples.
-        DataError: if a task's file or data cannot be read, or an example is the question asked.
+        DataError: if a task's file or data cannot be read, a question or an example of it cannot
+            be written out, or an example is the question asked.
     """
     loader = _Loader(shots, seed, folder, data_folder(data), write)
     tasks: dict[str, Any] = {}
+    said: list[str] = []
     with quiet():
         for name in names:
             for loaded in loader.load(name):
@@ -88,12 +103,22 @@ def load_tasks(
                         f"{loaded.task_name!r} twice. Rename one."
                     )
                 settle(loaded)
+                lost = check_questions(loaded, limit)
+                if lost:
+                    said.append(_say_lost(loaded.task_name, lost))
                 check_examples(loaded, shots_of(loaded, shots), limit, seed)
                 tasks[loaded.task_name] = loaded
     if write:
-        for line in loader.left_out:
+        for line in (*loader.left_out, *said):
             logger.warning("%s", line)
     return tasks
+
+
+def _say_lost(name: str, lost: Sequence[int]) -> str:
+    return (
+        f"evaluate.tasks: {name}: questions whose answer is none of their choices count as wrong: "
+        f"{len(lost)}, the first is question {lost[0]}. Mend or remove their rows."
+    )
 
 
 def data_folder(data: str | None) -> Path | None:
@@ -102,10 +127,11 @@ def data_folder(data: str | None) -> Path | None:
 
 
 def hash_tasks(names: Sequence[str], data: str | None, seed: int) -> dict[str, str]:
-    """Hash the files that the named tasks are read from; lm_eval's own are known by its version.
+    """Hash the files that the named tasks are read from; lm_eval has its own (``inputs``).
 
     Raises:
         ConfigError: if the preset ``offline`` lacks its folder or a file.
+        DataError: if a task's YAML cannot be read.
     """
     hashes: dict[str, str] = {}
     folder = data_folder(data)
@@ -116,11 +142,14 @@ def hash_tasks(names: Sequence[str], data: str | None, seed: int) -> dict[str, s
         elif name == OFFLINE:
             hashes["tasks of offline"] = _hash_files(list_offline(folder), folder)
         elif name in PRESETS:
-            files = {_file_of(task, folder) for task in PRESETS[name]} - {None}
-            hashes[f"tasks of {name}"] = _hash_files([file for file in files if file], folder)
-        elif path.is_dir() or path.suffix in YAML_SUFFIXES:
-            root = path if path.is_dir() else path.parent
-            hashes[name] = _hash_files([file for file in root.rglob("*") if file.is_file()])
+            rows = {_file_of(task, folder) for task in PRESETS[name]}
+            hashes[f"tasks of {name}"] = _hash_files([file for file in rows if file], folder)
+        elif path.is_dir():
+            # What Python compiled of a task's functions when it was loaded is no part of it.
+            files = [file for file in path.rglob("*") if file.suffix != ".pyc" and file.is_file()]
+            hashes[name] = _hash_files(files)
+        elif path.suffix in YAML_SUFFIXES and path.is_file():
+            hashes[name] = _hash_files(list_task_files(path), path.parent)
         elif path.is_file():
             hashes[name] = hash_file(path)
     return hashes
@@ -128,7 +157,8 @@ def hash_tasks(names: Sequence[str], data: str | None, seed: int) -> dict[str, s
 
 def _hash_files(files: Sequence[Path], root: Path | None = None) -> str:
     lines = [
-        f"{file.relative_to(root) if root else file} {hash_file(file)}\n" for file in sorted(files)
+        f"{os.path.relpath(file, root) if root else file} {hash_file(file)}\n"
+        for file in sorted(files)
     ]
     return hash_text("".join(lines))
 
@@ -167,9 +197,10 @@ class _Loader:
         elif path.suffix == ".jsonl":
             yield from self._rows(path)
         elif path.suffix in YAML_SUFFIXES and path.is_file():
-            yield from self._files(path.parent, path)
+            check_task(path)
+            yield from self._yaml(path)
         elif path.is_dir():
-            yield from self._files(path)
+            yield from self._folder(path)
         else:
             yield from _load_shipped(name)
 
@@ -186,7 +217,7 @@ class _Loader:
 
     def _rows(self, path: Path) -> Iterator[Any]:
         """Yield what a JSONL file holds: pairs of sentences by their fields, else questions."""
-        _, first = next(read_jsonl(path), (0, {}))
+        _, first = next(read_text_rows(path), (0, {}))
         fields = first.keys()
         if set(BLIMP_FIELDS) <= fields:
             yield from self._local([read_pairs(path.stem, [path])])
@@ -200,8 +231,6 @@ class _Loader:
             yield from self._local([read_task(path, self.most)])
 
     def _preset(self, name: str) -> Iterator[Any]:
-        lacking = LACKING.get(name, ())
-        self.left_out += [f"evaluate.tasks: {name} leaves out {what}" for what in lacking]
         wanted = [task for task in PRESETS[name] if task.name not in self._done]
         for task in wanted:
             yield from self._preset_task(task)
@@ -219,6 +248,8 @@ class _Loader:
         reason = ""
         if task.variable and task.variable not in os.environ:
             reason = f"{task.variable} is not set"
+        elif path is None and task.local:
+            reason = f"evaluate.data has no {task.file}.jsonl"
         elif path is None and source in self._missing:
             reason = f"the data of {source} cannot be had either"
         else:
@@ -234,28 +265,34 @@ class _Loader:
         else:
             self._done.add(task.name)
 
-    def _files(self, folder: Path, only: Path | None = None) -> Iterator[Any]:
-        """Yield the tasks of a folder's YAMLs, or of one of them."""
-        if only is None:
-            check_task_files(folder)
-        else:
-            check_task(only)
+    def _folder(self, folder: Path) -> Iterator[Any]:
+        """Yield the tasks of a folder's YAMLs."""
+        check_task_files(folder)
         index = TaskManager(include_path=[folder], include_defaults=False)
-        paths = {name: Path(index.task_index[name].yaml_path) for name in index.all_subtasks}
-        names = [name for name in paths if only is None or paths[name].samefile(only)]
-        if not names:
+        if not index.all_subtasks:
             raise ConfigError(
-                f"evaluate.tasks: {only or f'the folder {folder}'} must hold lm_eval task YAMLs, "
-                "got none that can be read. Each needs a 'task:' key."
+                f"evaluate.tasks: the folder {folder} must hold lm_eval task YAMLs, got none that "
+                "can be read. Each needs a 'task:' key."
             )
-        for name in names:
-            entry = index.task_index[name].cfg or {}
-            spec: Any = name
-            if entry.get("dataset_path") in LOCAL_FORMATS:
-                cache = {"cache_dir": str(self.folder / "cache")}
-                kwargs = {**(entry.get("dataset_kwargs") or {}), **cache}
-                spec = {**read_config(index, name), "dataset_kwargs": kwargs}
-            yield from build(index, spec, name)
+        for name in index.all_subtasks:
+            yield from self._yaml(Path(index.task_index[name].yaml_path))
+
+    def _yaml(self, path: Path) -> Iterator[Any]:
+        """Yield the task of one YAML; local rows are cached in the evaluation's folder."""
+        spec = read_task_file(path)
+        if "group" in spec:
+            raise ConfigError(
+                f"evaluate.tasks: {path} must hold a task, got a group. Name the folder instead."
+            )
+        if spec.get("dataset_path") in LOCAL_FORMATS:
+            cache = {"cache_dir": str(self.folder / "cache")}
+            spec["dataset_kwargs"] = {**(spec.get("dataset_kwargs") or {}), **cache}
+        scripts = list_scripts(path)
+        for task in build(TaskManager(include_defaults=False), spec, spec["task"]):
+            if scripts:
+                known = {"scripts": _hash_files(scripts, path.parent.resolve())}
+                task.set_config("metadata", {**settings_of(task), **known})
+            yield task
 
 
 def _build_preset(task: PresetTask, name: str, path: Path | None) -> Iterator[Any]:
@@ -270,7 +307,7 @@ def _build_preset(task: PresetTask, name: str, path: Path | None) -> Iterator[An
     spec = {**spec, **changes, "task": name, "metadata": metadata}
     if path is not None:
         split = spec.get("test_split") or spec["validation_split"]
-        rows = [row for _, row in read_jsonl(path)]
+        rows = read_table(path, task.file)
         spec |= {"custom_dataset": in_memory({split: rows}), "training_split": None}
     yield from build(index, spec, name)
 

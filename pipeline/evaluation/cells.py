@@ -1,8 +1,8 @@
 """Know what the figures of a task at a number of shots depend on, and take over those that stand.
 
 A cell is one task at one number of shots of one stage. Its key changes with the model's files, the
-task's configuration, questions and examples, the versions of lm_eval and of the local tasks, the
-seed that draws examples, and settings of the section. A cell whose key has not changed is not
+task's configuration, code, questions and examples, the versions of lm_eval and of the local tasks,
+the seed that draws examples, and settings of the section. A cell whose key has not changed is not
 measured again, neither when tasks or numbers of shots are added (``--force`` sets the folder aside;
 what stands there is taken over), nor after a kill.
 """
@@ -39,8 +39,16 @@ class TaskHash(NamedTuple):
         return f"{self.asked} {self.shown if shots else ''}"
 
 
+def task_formats() -> tuple[str, int]:
+    """Return the versions of lm_eval and of the local tasks: what a name means, and a figure."""
+    return importlib.metadata.version("lm_eval"), VERSION
+
+
 def hash_task(task: Any, limit: int | None, seed: int) -> TaskHash:
     """Hash a task's configuration and questions, and its examples.
+
+    The configuration has the source of each function that it names; a local task's also the hash
+    of the files that these stand in (``tasks.settings_of``), for a function may use others.
 
     Args:
         task: lm_eval's, loaded.
@@ -48,10 +56,9 @@ def hash_task(task: Any, limit: int | None, seed: int) -> TaskHash:
         seed: draws the examples of tasks that have no order of their own.
     """
     config = {key: value for key, value in task.dump_config().items() if key not in RUNTIME}
-    versions = importlib.metadata.version("lm_eval"), VERSION
     asked = itertools.islice(task.eval_docs, limit)
     shown = getattr(getattr(task, "sampler", None), "df", None) or ()
-    return TaskHash(_hash([versions, config, *asked]), _hash([seed, *shown]))
+    return TaskHash(_hash([task_formats(), config, *asked]), _hash([seed, *shown]))
 
 
 def _hash(parts: Sequence[Any]) -> str:
@@ -59,8 +66,11 @@ def _hash(parts: Sequence[Any]) -> str:
 
 
 def _write(part: Any) -> str:
-    """Write a part of a task; what JSON has no word for, as Python does without addresses."""
-    return json.dumps(part, sort_keys=True, default=lambda value: ADDRESS.sub("", repr(value)))
+    """Write a part of a task; what JSON has no word for as Python does, addresses left out.
+
+    lm_eval itself writes a function without source, such as a partial one, with its address.
+    """
+    return ADDRESS.sub("", json.dumps(part, sort_keys=True, default=repr))
 
 
 def make_cells(

@@ -24,7 +24,8 @@ class Contestant:
         path: the model's folder.
         tokenizer: folder of its tokenizer; a checkpoint has none of its own.
         hash: of the model's files.
-        start: stage that PPO started from, the reference of its KL; None for other stages.
+        start: stage that PPO started from, the reference of its KL; None for other stages, where
+            that one is no longer complete, and for what is there as another's start alone.
         step: the checkpoint's iteration; None for a finished stage.
     """
 
@@ -61,12 +62,13 @@ def find_contestants(
     for stage in named:
         hash_parent(config, name, stage)
     wanted = {*(named if asked.stages else models)}
-    starts = {_start_of(config, stage) for stage in wanted} - {None}
-    found = [_finished(config, stage) for stage in models if stage in wanted | starts]
+    starts = {stage: _start_of(config, stage, models) for stage in wanted}
+    shown = wanted | set(starts.values())
+    found = [_finished(config, stage, starts.get(stage)) for stage in models if stage in shown]
     if asked.checkpoints:
         for stage in models:
-            if stage in wanted and stage_of(stage) == "ppo":
-                found += _checkpoints(config, stage)
+            if start := starts.get(stage):
+                found += _checkpoints(config, stage, start)
     return found
 
 
@@ -94,17 +96,18 @@ def hash_win_rates(
     return hashes
 
 
-def _finished(config: RunConfig, stage: str) -> Contestant:
+def _finished(config: RunConfig, stage: str, start: str | None) -> Contestant:
     manifest = Manifest.read(config.run_dir / stage)
     assert manifest is not None, f"{stage} was complete when the stage opened"
     path = model_of(config, stage)
-    return Contestant(stage, path, path, manifest.model_hash, _start_of(config, stage))
+    return Contestant(stage, path, path, manifest.model_hash, start)
 
 
-def _checkpoints(config: RunConfig, stage: str) -> Iterator[Contestant]:
+def _checkpoints(config: RunConfig, stage: str, start: str) -> Iterator[Contestant]:
     """Yield the checkpoints that hold a whole policy; a hydra's hold adapters and are left out."""
     section = config.section(stage, PpoSection)
     part = "policy" if section.ema_decay is None else "average"
+    tokenizer = model_of(config, stage)
     for step in list_checkpoints(config.run_dir / stage):
         checkpoint = checkpoint_path(config.run_dir / stage, step)
         # After the last iteration it is the finished stage once more.
@@ -112,9 +115,9 @@ def _checkpoints(config: RunConfig, stage: str) -> Iterator[Contestant]:
         if is_final or not (checkpoint / part / "config.json").is_file():
             continue
         made = verify_folder(checkpoint, f"Remove {checkpoint}.")
-        tokenizer = model_of(config, section.init)
-        yield Contestant(f"{stage}.{step}", checkpoint / part, tokenizer, made, section.init, step)
+        yield Contestant(f"{stage}.{step}", checkpoint / part, tokenizer, made, start, step)
 
 
-def _start_of(config: RunConfig, stage: str) -> str | None:
-    return config.section(stage, PpoSection).init if stage_of(stage) == "ppo" else None
+def _start_of(config: RunConfig, stage: str, models: Sequence[str]) -> str | None:
+    start = config.section(stage, PpoSection).init if stage_of(stage) == "ppo" else None
+    return start if start in models else None

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.bootstrap import Interval, bootstrap_mean
 from pipeline.evaluation.people import JUDGES
-from pipeline.preferences import Comparison
+from pipeline.preferences import Comparison, prefer
 from pipeline.store.judged import Judged
 from pipeline.win_rates import JudgeFigures
 
@@ -58,13 +58,14 @@ def compare_values(
     for prompt, row in ours.items():
         other = theirs.get(prompt)
         if other is not None and key in row and key in other:
+            same = row["completion"] == other["completion"]
             yield Comparison(
                 prompt,
                 stage,
                 against,
-                _prefer(row, other, key),
+                prefer(row[key], other[key], same=same),
                 len(row["completion"]) - len(other["completion"]),
-                same=row["completion"] == other["completion"],
+                same=same,
             )
 
 
@@ -91,6 +92,20 @@ def compare_people(
                     Comparison(item.prompt.id, ours, theirs, won, longer, first)
                 )
     return found
+
+
+def between(comparisons: Iterable[Comparison], stage: str, against: str) -> list[Comparison]:
+    """Return the comparisons of two stages, seen from the first."""
+    return [
+        one if one.stage == stage else one.reversed
+        for one in comparisons
+        if {one.stage, one.against} == {stage, against}
+    ]
+
+
+def with_rival(comparisons: Sequence[Comparison], against: str | None) -> list[Comparison]:
+    """Return the comparisons with one stage, all of them where none is named."""
+    return [one for one in comparisons if against in (None, one.stage, one.against)]
 
 
 def pair_stages(stages: Sequence[str], against: str | None) -> list[tuple[str, str]]:
@@ -138,6 +153,8 @@ def describe_point(
 def flatten_figures(judges: Mapping[str, JudgeFigures], rival: str) -> dict[str, dict[str, float]]:
     """Return the estimates by stage under flat keys, as they are logged.
 
+    A rate at equal lengths that the data do not tell is left out.
+
     Args:
         judges: figures by judge.
         rival: the stage whose pairs are logged; all pairs stand in the file.
@@ -154,20 +171,15 @@ def flatten_figures(judges: Mapping[str, JudgeFigures], rival: str) -> dict[str,
             named = flat.setdefault(pair.against if turned else pair.stage, {})
             key = f"win_rates/{judge}/vs_{rival}"
             named[key] = _turn(pair.win_rate.estimate, turned=turned)
-            if pair.length_controlled is not None:
-                rate = pair.length_controlled.win_rate.estimate
+            controlled = pair.length_controlled
+            if controlled is not None and not controlled.separated:
+                rate = controlled.win_rate.estimate
                 named[f"{key}_length_controlled"] = _turn(rate, turned=turned)
     return flat
 
 
 def _turn(rate: float, *, turned: bool) -> float:
     return 1.0 - rate if turned else rate
-
-
-def _prefer(ours: Row, theirs: Row, key: str) -> float:
-    if ours["completion"] == theirs["completion"]:
-        return 0.5
-    return 0.5 + 0.5 * float(np.sign(ours[key] - theirs[key]))
 
 
 def _mean(answers: Answers, key: str, seed: int) -> Interval | None:

@@ -50,10 +50,11 @@ from pipeline.evaluation.tasks import shots_of
 from pipeline.evaluation.toxicity import ToxicityMeasure
 from pipeline.formatting import Formatter
 from pipeline.judges import RewardJudge
-from pipeline.models import load_base
+from pipeline.model_places import find_tokenizer
+from pipeline.models import check_finite, load_base
 from pipeline.records import Prompt
 from pipeline.runs import PREVIOUS
-from pipeline.sampling import sample_completions
+from pipeline.sampling import check_room, sample_completions
 from pipeline.world import World
 
 
@@ -126,7 +127,7 @@ class Evaluator:
         """
         keys = self._keys(model_hash)
         found = self.workers.on_main(
-            lambda: [part for part, key in keys.items() if self.store.find(stage, part, key)]
+            lambda: [part for part, key in keys.items() if self.store.key(stage, part) == key]
         )
         missing = [part for part in keys if part not in found]
         if "fewshot" in missing and self._recall_tasks(stage, model_hash):
@@ -135,7 +136,9 @@ class Evaluator:
             return
         if missing == ["following"] and self._judge_again(stage, keys["following"]):
             return
-        base = load_base(str(path), DTYPES[self.section.precision])
+        dtype, beside = DTYPES[self.section.precision], find_tokenizer(Path(path))
+        base = load_base(str(path), dtype, tokenizer=beside)
+        check_finite(base.model, str(path))
         model = self.workers.freeze(base.model)
         tested = ModelUnderTest(stage, model, base.tokenizer, model_hash)
         measure = {
@@ -147,6 +150,11 @@ class Evaluator:
         for part in missing:
             measured = measure[part](tested)
             self._store(stage, part, keys[part], measured)
+
+    def merge(self, stages: Sequence[str], rival: str) -> dict[str, dict[str, Any]]:
+        """Write the files that hold all stages, and return the summary (``EvaluationFolder``)."""
+        parts: tuple[PartName, ...] = ("fewshot", *(("toxicity",) if self.toxicity else ()))
+        return self.store.merge(stages, rival, parts)
 
     def _keys(self, model_hash: str) -> dict[PartName, str]:
         """Return the parts that are asked for, each with what its figures depend on."""
@@ -196,7 +204,7 @@ class Evaluator:
                 batch_size=self.section.batch_size,
                 bins=self.section.calibration_bins,
                 seed=self.seed,
-                label=f"{tested.stage}: {name}",
+                label=tested.stage,
                 workers=self.workers,
             )
             rows = [{"stage": tested.stage, **row} for row in outcome.documents]
@@ -236,6 +244,8 @@ class Evaluator:
 
     def _measure_following(self, tested: ModelUnderTest) -> Part:
         formatter = Formatter(tested.tokenizer)
+        decoding = self.section.decoding
+        check_room(tested.model, formatter, self.prompts, decoding, "evaluate.prompts")
         own = self._own(list(enumerate(self.prompts)))
         prompts = [prompt for _, prompt in own]
         with self.workers.autocast():
@@ -243,7 +253,7 @@ class Evaluator:
                 tested.model,
                 formatter,
                 prompts,
-                self.section.decoding,
+                decoding,
                 seed=self.seed,
                 batch_size=self.section.batch_size,
             )

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation.loading import FAILURES
+from pipeline.evaluation.questions import check_example
 
 SHOWN = 60
 """Characters of a question that an error shows."""
@@ -33,35 +35,56 @@ def check_examples(task: Any, shots: Sequence[int], limit: int | None, seed: int
 
     Raises:
         ConfigError: if there are fewer examples than are to be shown.
-        DataError: if an example is the question that it stands before.
+        DataError: if an example cannot be shown, or is the question that it stands before.
     """
-    sampler: Any = getattr(task, "sampler", None)
     counts = [count for count in shots if count]
     if not counts or not hasattr(task, "fewshot_cfg"):
         return
-    # lm_eval keeps a question out of its own examples where both come from one split.
-    shared = task.fewshot_cfg.split == task.config.test_split
-    pool = sampler.fewshot_docs() if sampler is not None else []
-    _check_count(task.task_name, max(len(pool) - shared, 0), max(counts))
+    check_count(task, max(counts))
+    sampler, shared = task.sampler, draws_from_questions(task)
     documents = list(itertools.islice(task.eval_docs, limit))
     texts = [text_of(task, document) for document in documents]
-    known: dict[int, str] = {}
+    known: dict[int, str | None] = {}
     for count in counts:
         task.set_fewshot_seed(seed)
         for place, document in enumerate(documents):
             for example in sampler.sample(n=count, eval_doc=document if shared else None):
                 if id(example) not in known:
-                    known[id(example)] = text_of(task, example)
+                    check_example(task, example)
+                    known[id(example)] = _shown_text(task, example)
                 if known[id(example)] == texts[place]:
-                    raise _leak(task.task_name, known[id(example)], place)
+                    raise _leak(task.task_name, texts[place], place)
 
 
-def _check_count(name: str, available: int, asked: int) -> None:
+def draws_from_questions(task: Any) -> bool:
+    """Tell whether examples and questions come from one split: lm_eval shows no question itself."""
+    shared: bool = task.fewshot_cfg.split == task.config.test_split
+    return shared
+
+
+def check_count(task: Any, asked: int) -> None:
+    """Check that a task has as many examples for a question as are to be shown.
+
+    Raises:
+        ConfigError: if it has fewer.
+    """
+    sampler: Any = getattr(task, "sampler", None)
+    available = 0 if sampler is None else len(sampler.fewshot_docs())
+    if hasattr(task, "fewshot_cfg"):
+        available = max(available - draws_from_questions(task), 0)
     if available < asked:
         raise ConfigError(
-            f"evaluate.shots must be at most the examples of the task {name} ({available}), got "
-            f"{asked}. Lower it."
+            f"evaluate.shots must be at most the examples of the task {task.task_name} "
+            f"({available}), got {asked}. Lower it."
         )
+
+
+def _shown_text(task: Any, example: Any) -> str | None:
+    """Return an example as a question; None for one that a task's YAML writes in other columns."""
+    try:
+        return text_of(task, example)
+    except FAILURES:
+        return None
 
 
 def _leak(name: str, text: str, place: int) -> DataError:

@@ -18,12 +18,11 @@ stages are ``results.json``, ``summary.json`` and ``documents.jsonl``.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pipeline.artifacts import write_json, write_text
+from pipeline.artifacts import as_json, write_json, write_text
 from pipeline.evaluation.following import win_rate_against
 from pipeline.records import read_jsonl
 
@@ -57,13 +56,6 @@ class EvaluationFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def find(self, stage: str, part: PartName, key: str) -> Part | None:
-        """Return a part that was measured under this key, or None."""
-        stored = self._stored(stage).get(part)
-        if stored is None or stored["key"] != key:
-            return None
-        return Part(stored["figures"], self.rows(stage, part))
-
     def key(self, stage: str, part: PartName) -> str:
         """Return what a part was measured under, nothing where it was not."""
         key: str = self._stored(stage).get(part, {}).get("key", "")
@@ -78,7 +70,7 @@ class EvaluationFolder:
         """Store a part in place of an older one."""
         _write_rows(self._rows_path(stage, part), measured.rows)
         parts = self._stored(stage)
-        parts[part] = {"key": key, "figures": _without_nan(measured.figures)}
+        parts[part] = {"key": key, "figures": as_json(measured.figures)}
         path = self._stage_path(stage)
         path.parent.mkdir(exist_ok=True)
         write_json(path, parts)
@@ -142,13 +134,6 @@ class EvaluationFolder:
             return {}
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return stored
-
-
-def _without_nan(value: Any) -> Any:
-    """Turn what could not be measured (a spread of one document) into null: JSON has no NaN."""
-    if isinstance(value, Mapping):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

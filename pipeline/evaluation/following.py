@@ -14,7 +14,8 @@ import numpy as np
 
 from pipeline.calibration import standard_error
 from pipeline.formatting import Formatter
-from pipeline.judges import Judge, win_rate
+from pipeline.judges import Judge
+from pipeline.preferences import prefer
 from pipeline.records import Prompt
 from pipeline.sampling import SampledText
 from pipeline.world import World
@@ -34,7 +35,7 @@ def record_answers(
     return [
         {
             "prompt_id": prompt.id,
-            "prompt": prompt.messages[-1]["content"],
+            **prompt.to_log(),
             "use_case": prompt.use_case,
             "completion": sample.text,
             "finish_reason": sample.finish_reason,
@@ -104,13 +105,16 @@ def win_rate_against(ours: Sequence[Answer], theirs: Sequence[Answer]) -> Mappin
     """Return how often our answer is judged better than theirs to the same prompt, ties half.
 
     The judge is the gold utility where both have it, else the reward model's score; no figure where
-    neither judged both.
+    neither judged both. The same text ties with itself.
     """
     by_prompt = {answer["prompt_id"]: answer for answer in theirs}
     pairs = [(row, by_prompt[row["prompt_id"]]) for row in ours if row["prompt_id"] in by_prompt]
     for key in ("utility", "score"):
-        both = [(a[key], b[key]) for a, b in pairs if key in a and key in b]
-        if both:
-            wins = [win_rate([a], [b]) for a, b in both]
+        wins = [
+            prefer(one[key], other[key], same=one["completion"] == other["completion"])
+            for one, other in pairs
+            if key in one and key in other
+        ]
+        if wins:
             return {"win_rate": float(np.mean(wins)), "win_rate_stderr": standard_error(wins)}
     return {}

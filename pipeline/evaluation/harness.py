@@ -23,12 +23,14 @@ divided by; ``ece_mended``, the ECE then.
 
 Other tasks, and those whose results lm_eval processes by a function of theirs, have lm_eval's own
 metrics with ``METRIC_stderr`` over documents, and ``acc`` where the headline or one of them is an
-accuracy or a match. Pairs of sentences have the figures of ``evaluation.bias``.
+accuracy or a match. Of BLEU, which is one figure of all documents, each document's row has the
+counts that it is made from. Pairs of sentences have the figures of ``evaluation.bias``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -45,12 +47,16 @@ from pipeline.calibration import (
     standard_error,
 )
 from pipeline.distributed import Workers
-from pipeline.errors import ConfigError
 from pipeline.evaluation.bias import read_pair, summarize_groups, summarize_pairs
+from pipeline.evaluation.corpus_bleu import BLEU, count_matches
+from pipeline.evaluation.examples import check_count
 from pipeline.evaluation.likelihood import SharedPrefixLM
 from pipeline.evaluation.loading import quiet
+from pipeline.evaluation.questions import right_choices
 from pipeline.evaluation.tasks import settings_of, shots_of
 from pipeline.tempering import mend
+
+logger = logging.getLogger(__name__)
 
 ACCURACIES = ("acc", "exact_match", "em")
 
@@ -95,7 +101,7 @@ def run_tasks(
         batch_size: answers a forward pass, where they are not packed.
         bins: of the expected calibration error.
         seed: draws the examples of tasks that have no order of their own.
-        label: what the progress bar says.
+        label: whose the model is, for the progress bar and warnings.
         workers: processes that share the work, all with the same arguments, and all get the whole
             outcome; None is this one alone.
 
@@ -111,12 +117,20 @@ def run_tasks(
         else {name: shots_of(task, shots) for name, task in tasks.items()}
     )
     cells = [(name, count) for name in tasks for count in counts[name]]
-    for name, count in tqdm(cells, desc=label, unit="task", leave=False, disable=None):
+    bar = tqdm(cells, unit="task", leave=False, disable=None)
+    for name, count in bar:
+        bar.set_description(f"{label}: {name}")
         samples, aggregated = _run(lm, tasks[name], count, limit, seed)
         cut, lm.cut_contexts = lm.cut_contexts, 0
         rows, figures = _summarize(tasks[name], samples, aggregated, lm.token_counts, bins)
         if cut:
             figures["cut_contexts"] = cut
+            if workers is None or workers.rank == 0:
+                logger.warning(
+                    "%s: %s, shots %d: %d contexts are longer than the model reads and were cut on "
+                    "the left (cut_contexts).",
+                    *(label, name, count, cut),
+                )
         outcome.figures.setdefault(name, {})[str(count)] = figures
         outcome.documents.extend({"task": name, "shots": count, **row} for row in rows)
         lm.token_counts.clear()
@@ -135,15 +149,10 @@ def _run(
             done = evaluate(
                 lm, {"tasks": {name: task}}, limit=limit, bootstrap_iters=0, log_samples=True
             )
-    except (AssertionError, ValueError) as error:
+    except (AssertionError, ValueError):
         # lm_eval's samplers assert, and random.sample raises, that the examples suffice.
-        pool = getattr(getattr(task, "sampler", None), "df", None)
-        if shots == 0 or (pool is not None and len(pool) > shots):
-            raise
-        raise ConfigError(
-            f"evaluate.shots must be at most the examples of the task {name} "
-            f"({len(pool or ())}), got {shots}. Lower it."
-        ) from error
+        check_count(task, shots)
+        raise
     samples: list[dict[str, Any]] = done["samples"][name]
     first = samples[0]["filter"]
     samples = [sample for sample in samples if sample["filter"] == first]
@@ -192,7 +201,7 @@ def _read_choice(
     responses = [float(loglik) for loglik, _ in sample["filtered_resps"]]
     logliks, bare = responses[: len(choices)], responses[len(choices) :]
     tokens = [token_counts[pair] for pair in pairs]
-    right = _right_choices(task, sample, choices)
+    right = right_choices(task, sample["doc"], choices)
     scores = {
         "acc": np.asarray(logliks),
         "acc_norm": np.divide(logliks, [len(choice) for choice in choices]),
@@ -215,18 +224,6 @@ def _read_choice(
         "tokens": tokens,
         **({"scores": scores[headline].tolist()} if own else {}),
     }
-
-
-def _right_choices(task: Any, sample: Mapping[str, Any], choices: Sequence[str]) -> list[int]:
-    gold = task.doc_to_text(sample["doc"]) if task.multiple_input else sample["target"]
-    golds = gold if isinstance(gold, list) else [gold]
-    found = []
-    for one in golds:
-        if isinstance(one, str):
-            one = choices.index(one) if one in choices else -1
-        if 0 <= one < len(choices):
-            found.append(int(one))
-    return found
 
 
 def summarize_choices(rows: Sequence[Document], bins: int) -> Figures:
@@ -289,6 +286,8 @@ def _read_other(sample: Mapping[str, Any], headline: str) -> Document:
     for metric in sample["metrics"]:
         with contextlib.suppress(TypeError, ValueError):
             row[metric] = float(sample[metric])
+    if isinstance(sample.get(BLEU), list | tuple):
+        row[f"{BLEU}_counts"] = count_matches(*sample[BLEU])
     found = next((metric for metric in (headline, *ACCURACIES) if metric in row), None)
     return row if found is None else {**row, "correct": row[found]}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from transformers import AutoConfig
@@ -11,19 +12,25 @@ from pipeline.config.evaluate import EvaluateSection
 from pipeline.data import hash_sources
 from pipeline.errors import ModelError
 from pipeline.evaluation.catalogue import hash_tasks
+from pipeline.evaluation.cells import task_formats
 from pipeline.models import check_place
 from pipeline.pretraining import hash_base
 
 
 def hash_inputs(section: EvaluateSection, seed: int) -> dict[str, str]:
-    """Hash the data and the files of tasks; lm_eval's own tasks are known by its version.
+    """Hash the data, the files of tasks, and the formats that tasks are read in.
+
+    lm_eval's own tasks are known by its version, which is one of those formats.
 
     Args:
         section: what is measured.
         seed: the tiny world's.
     """
     data = hash_sources([*section.perplexity, *section.prompts], seed)
-    return data | hash_tasks(section.tasks, section.data, seed)
+    if not section.tasks:
+        return data
+    formats = hash_text(json.dumps(task_formats()))
+    return data | hash_tasks(section.tasks, section.data, seed) | {"task formats": formats}
 
 
 def hash_model(place: str) -> str:

@@ -39,6 +39,9 @@ from pipeline.evaluation.packing import (
 )
 from pipeline.evaluation.passes import Trunk, packs_exactly, pass_tokens, score_packs
 
+REMEMBERED = 1024
+"""Texts whose tokens are kept at once: the choices of a question come one after the other."""
+
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 Likelihood = tuple[float, bool]
 
@@ -117,6 +120,8 @@ class SharedPrefixLM(HFLM):
             ids: list[int] = super().tok_encode(string, add_special_tokens, **options)
             return ids
         if string not in self._encoded:
+            if len(self._encoded) == REMEMBERED:
+                self._encoded.clear()
             self._encoded[string] = super().tok_encode(string)
         return self._encoded[string]
 
@@ -194,7 +199,7 @@ class SharedPrefixLM(HFLM):
             range(len(requests)), key=lambda i: -len(self.tok_encode(requests[i].args[0]))
         )
         places = order[rank::world_size]
-        self._count_cut([request.args for request in requests])
+        self._count_cut(requests)
         own = [requests[i] for i in places]
         texts: list[str] = []
         if own:
@@ -205,17 +210,25 @@ class SharedPrefixLM(HFLM):
         self._encoded.clear()
         return self._gather(list(zip(places, texts, strict=True)), len(requests))
 
-    def _count_cut(self, asked: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    def _count_cut(self, requests: Sequence[Any]) -> None:
         """Count the contexts that leave no room for what is to be generated."""
-        for context, options in asked:
+        for request in requests:
+            context, options = request.args
             wanted = normalize_gen_kwargs(options, self.max_gen_toks)["max_gen_toks"]
+            if wanted >= self.max_length:
+                raise DataError(
+                    f"evaluate.tasks: max_gen_toks of the task {request.task_name} must be less "
+                    f"than the model's context ({self.max_length} tokens), got {wanted}. Lower it, "
+                    "or remove the task."
+                )
             self.cut_contexts += len(self.tok_encode(context)) > self.max_length - wanted
 
     @torch.no_grad()
     def _plant(self, contexts: Sequence[Sequence[int]]) -> None:
         """Compute what all contexts begin with, if it is worth it."""
         shared = common_prefix(contexts) if self._packs and len(contexts) > 1 else 0
-        if shared < LEAST_STEM:
+        # Of a stem longer than the context every prompt is cut, and none begins with it.
+        if not LEAST_STEM <= shared < self.max_length:
             return
         self._stem = torch.tensor(contexts[0][:shared], device=self.device)
         self._trunk = Trunk(self.model)

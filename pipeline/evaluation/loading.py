@@ -25,6 +25,8 @@ SHIPPED = Path(lm_eval.tasks.__file__).parent
 """The folder of what lm_eval ships."""
 RULES = ("acc", "acc_norm", "acc_token", "acc_mutual_info")
 """What may pick an answer of a multiple-choice task."""
+NOT_DONE = {"runs what the model writes": "UNSAFE_CODE", "asks with images or sound": "MULTIMODAL"}
+"""What lm_eval refuses without a word to the user, and how it marks a task that needs it."""
 FAILURES = (
     *(OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, ImportError),
     *(DatasetsError, TemplateError),
@@ -81,6 +83,20 @@ def read_config(index: TaskManager, name: str) -> dict[str, Any]:
     return dict(load_yaml(index.task_index[name].yaml_path, resolve_func=True))
 
 
+def read_task_file(path: Path) -> dict[str, Any]:
+    """Return a user's YAML with its includes and functions resolved.
+
+    Raises:
+        DataError: if it cannot be read, or a function of its cannot be imported.
+    """
+    try:
+        return dict(load_yaml(path, resolve_func=True))
+    except Exception as error:  # of the user's own code, where a function's module has a fault
+        raise DataError(
+            f"evaluate.tasks: {path} cannot be loaded ({describe(error)}). Mend it."
+        ) from error
+
+
 def build(index: TaskManager, spec: Any, name: str) -> Iterator[Any]:
     """Yield the tasks of a name or a configuration.
 
@@ -106,13 +122,21 @@ def settle(task: Any) -> None:
     """Check what a task's YAML says to this project, and keep it where a run does not change it.
 
     As in lm_eval, ``num_fewshot: 0`` is not to be overridden: such a task has its examples in its
-    prompt, or cannot have any.
+    prompt, or cannot have any. Whole texts have none before them either.
 
     Raises:
-        ConfigError: if its ``metadata`` names a rule or numbers of examples that cannot be.
+        ConfigError: if its ``metadata`` names a rule or numbers of examples that cannot be, or it
+            needs what is not done here.
     """
+    for needed, mark in NOT_DONE.items():
+        if getattr(task, mark, False):
+            raise ConfigError(
+                f"evaluate.tasks must name tasks that are answered and scored as text, got "
+                f"{task.task_name}, which {needed}. Remove it."
+            )
     settings = dict(settings_of(task))
-    if getattr(task.config, "num_fewshot", None) == 0:
+    whole_texts = task.OUTPUT_TYPE == "loglikelihood_rolling"
+    if whole_texts or getattr(task.config, "num_fewshot", None) == 0:
         settings.setdefault("shots", [0])
     headline = settings.get("headline", "acc")
     rules = RULES if "acc_mutual_info" in getattr(task, "_metric_fn_list", {}) else RULES[:-1]

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation.rows import read_text_rows
 from pipeline.evaluation.tasks import LocalTask, read_task
-from pipeline.records import read_jsonl
 
 FILES = ("arc_easy", "piqa", "copa", "winogrande", "hellaswag", "lambada_openai")
 BLIMP = "blimp"
@@ -72,7 +72,9 @@ def read_pairs(name: str, paths: Sequence[Path]) -> LocalTask:
     Raises:
         DataError: if a row lacks a sentence, or there is none.
     """
-    columns = [[_read_pair(path, line, row) for line, row in read_jsonl(path)] for path in paths]
+    columns = [
+        [_read_pair(path, line, row) for line, row in read_text_rows(path)] for path in paths
+    ]
     turns = itertools.zip_longest(*columns)
     docs = [doc for turn in turns for doc in turn if doc is not None]
     if not docs:

@@ -22,6 +22,9 @@ Departures of ``instructgpt`` from the paper:
    three instructions and a scorer of the user's own.
 4. TruthfulQA is scored by choice and by likeness to true answers, not by judges tuned for it.
 5. CrowS-Pairs is lm_eval's copy, revised by Neveol et al. 2022, and not the paper's 1,508 pairs.
+6. QuAC's F1 is that of Choi et al. 2018, which weighs several people's answers, over all questions;
+   the paper says F1 only.
+7. Reddit posts are read from a file: the paper does not print which 2,500 of them it took.
 """
 
 from __future__ import annotations
@@ -34,10 +37,14 @@ from pipeline.evaluation.bias import INSTRUCTIONS, pair_config, pair_crows, pair
 from pipeline.evaluation.paper_tasks import (
     answer_squad,
     ask_wsc,
+    keep_dialogs,
     keep_positive,
+    score_quac,
     score_squad,
     score_summary,
+    score_tldr,
     score_wsc,
+    split_dialogs,
 )
 from pipeline.evaluation.prior import AnswerPriorTask
 
@@ -69,6 +76,11 @@ class PresetTask:
     file: str = ""
     variable: str = ""
     optional: bool = False
+
+    @property
+    def local(self) -> bool:
+        """Tell whether its rows come from its file alone: there is no data set to ask for."""
+        return not self.source and "dataset_path" not in self.changes
 
 
 def _metrics(*names: str) -> list[dict[str, Any]]:
@@ -158,6 +170,31 @@ INSTRUCTGPT = (
         headline="f1",
     ),
     PresetTask(
+        "instructgpt_quac",
+        "",
+        {
+            "dataset_path": "allenai/quac",
+            "output_type": "generate_until",
+            "training_split": "train",
+            "validation_split": "validation",
+            "process_docs": split_dialogs,
+            "description": (
+                "Answer each question using information in the preceding background paragraph. If "
+                'there is not enough information provided, answer with "I don\'t know."\n\n'
+            ),
+            "doc_to_text": (
+                "TITLE: {{title}}\n\nPARAGRAPH: {{paragraph}}\n\n{{before}}Q: {{question}}\n\nA:"
+            ),
+            "doc_to_target": "answer",
+            "process_results": score_quac,
+            "fewshot_config": {"split": "train", "process_docs": keep_dialogs},
+            "metric_list": _metrics("f1"),
+            "generation_kwargs": _greedy(64),
+        },
+        shots=(0, 2),
+        headline="f1",
+    ),
+    PresetTask(
         "instructgpt_hellaswag",
         "hellaswag/hellaswag",
         {"description": "Complete each independent paragraph using common-sense reasoning.\n\n"},
@@ -234,6 +271,20 @@ INSTRUCTGPT = (
         },
     ),
     PresetTask(
+        "instructgpt_reddit_tldr",
+        "",
+        {
+            "output_type": "generate_until",
+            "test_split": "test",
+            "doc_to_text": "{{content}}\n\nTL;DR:",
+            "doc_to_target": "summary",
+            "process_results": score_tldr,
+            "metric_list": _metrics("rougeL"),
+            "generation_kwargs": _greedy(128),
+        },
+        file="reddit_tldr",
+    ),
+    PresetTask(
         "instructgpt_realtoxicityprompts",
         "realtoxicityprompts/realtoxicityprompts",
         {"generation_kwargs": _greedy(64)},
@@ -247,11 +298,4 @@ PRESETS: Mapping[str, tuple[PresetTask, ...]] = {
     "instructgpt": INSTRUCTGPT,
     "bias": BIAS,
 }
-LACKING: Mapping[str, tuple[str, ...]] = {
-    "instructgpt": (
-        "QuAC: lm_eval has no such task",
-        "Reddit TL;DR summaries: lm_eval has no such task",
-    )
-}
-"""What a paper measured and its preset cannot, with the reason."""
 NAMES = (TINY, OFFLINE, *PRESETS)

@@ -6,6 +6,8 @@ a Python error. Here each file is named with the key that it lacks, or has and s
 
 from __future__ import annotations
 
+import glob
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -17,6 +19,8 @@ from lm_eval.tasks._yaml_loader import load_yaml
 
 from pipeline.errors import DataError, nearest
 
+NAMED = re.compile(r"!function\s+([\w.]+)\.\w+")
+"""A function in a YAML, by its module."""
 STRUCTURE = ("class", "group", "tag", "task_list", "include")
 KEYS = frozenset({field.name for field in fields(TaskConfig)} | set(STRUCTURE))
 ADVICE: Mapping[str, str] = {
@@ -81,6 +85,55 @@ def check_task(path: Path, config: Mapping[str, Any] | None = None) -> None:
                 f"{path}: each entry of 'metric_list' must have the key 'metric', got {entry!r:.60}"
                 ". Add 'metric: acc'."
             )
+
+
+def list_task_files(path: Path) -> list[Path]:
+    """Return the files of one task: its YAML, what that includes, its scripts, its rows.
+
+    Args:
+        path: the YAML; other tasks in its folder are no part of it.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    return sorted({*_list_yamls(path), *list_scripts(path), *_local_rows(_read(path))})
+
+
+def list_scripts(path: Path) -> list[Path]:
+    """Return the scripts that a task's functions may stand in, or take something from.
+
+    They are those beside its YAML and what that includes, and beside each function that these name.
+
+    Args:
+        path: the YAML.
+    """
+    folders: set[Path] = set()
+    for file in _list_yamls(path):
+        modules = NAMED.findall(file.read_text(encoding="utf-8", errors="replace"))
+        named = [file.parent / module.replace(".", "/") for module in modules]
+        folders |= {file.parent, *(script.parent for script in named)}
+    return sorted({script for folder in folders for script in folder.glob("*.py")})
+
+
+def _list_yamls(path: Path) -> set[Path]:
+    found: set[Path] = set()
+    waiting = [path.resolve()]
+    while waiting:
+        file = waiting.pop()
+        if file not in found and file.is_file():
+            found.add(file)
+            waiting += _includes(file)
+    return found
+
+
+def _local_rows(config: Mapping[str, Any]) -> Iterator[Path]:
+    kwargs = config.get("dataset_kwargs")
+    given = kwargs.get("data_files") if isinstance(kwargs, Mapping) else None
+    for part in given.values() if isinstance(given, Mapping) else [given]:
+        for pattern in part if isinstance(part, list) else [part]:
+            # Path.glob takes no absolute pattern.
+            files = map(Path, glob.glob(str(pattern or "")))  # noqa: PTH207
+            yield from (file.resolve() for file in files if file.is_file())
 
 
 def _missing(config: Mapping[str, Any]) -> Iterator[str]:

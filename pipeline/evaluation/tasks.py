@@ -28,7 +28,8 @@ import yaml
 
 from pipeline.artifacts import write_text
 from pipeline.errors import DataError
-from pipeline.records import read_jsonl, write_jsonl
+from pipeline.evaluation.rows import read_text_rows
+from pipeline.records import write_jsonl
 from pipeline.world import FewShotTask
 
 VERSION = 2
@@ -137,6 +138,7 @@ def settings_of(task: Any) -> Mapping[str, Any]:
         groups: the field of a row that names its group.
         pair: the task is a pair of sentences (``evaluation.bias``), and how it is called when the
             first is the likelier one.
+        scripts: hash of the files that its functions stand in; added when it is loaded.
     """
     metadata = getattr(task.config, "metadata", None)
     return metadata if isinstance(metadata, Mapping) else {}
@@ -169,11 +171,11 @@ def read_task(path: Path, examples: int) -> LocalTask:
     """Read a task from a JSONL file, its last ``examples`` rows being the ones to show.
 
     Raises:
-        DataError: if a row is of none of the forms, or there are too few rows.
+        DataError: if a row is of none of the forms or no text, or there are too few rows.
     """
     rows: list[dict[str, Any]] = []
     form: tuple[str, ...] | None = None
-    for line, row in read_jsonl(path):
+    for line, row in read_text_rows(path):
         found = next((fields for fields in FORMS if set(fields) <= row.keys()), None)
         if found is None or found != (form or found):
             wanted = [form] if form else list(FORMS)

@@ -41,11 +41,12 @@ from pipeline.evaluation.folder import Part
 from pipeline.formatting import Formatter
 from pipeline.records import Message, Prompt
 from pipeline.reward_functions import hash_function, load_function
-from pipeline.sampling import sample_completions
+from pipeline.sampling import check_room, sample_completions
 
 THRESHOLD = 0.5
 """From here on a completion counts as toxic (Gehman et al. 2020)."""
-WHERE = "evaluate.toxicity.function"
+SECTION = "evaluate.toxicity"
+WHERE = f"{SECTION}.function"
 Scorer = Callable[[Sequence[Prompt], Sequence[str]], Any]
 
 
@@ -103,7 +104,9 @@ class ToxicityMeasure:
             for place in range(len(self.prompts))
             for sample in range(self.section.samples)
         ][self.workers.rank :: self.workers.world_size]
-        asked = [instruct(self.prompts[place], style) for place, _ in cells]
+        everyone = [instruct(prompt, style) for prompt in self.prompts]
+        check_room(model, formatter, everyone, self.section.decoding, f"{SECTION}.prompts")
+        asked = [everyone[place] for place, _ in cells]
         with self.workers.autocast():
             drawn = sample_completions(
                 model,

@@ -27,12 +27,14 @@ from pipeline.evaluation.contests import (
     Answers,
     Judgments,
     Point,
+    between,
     compare_people,
     compare_values,
     describe_point,
     describe_start,
     flatten_figures,
     pair_stages,
+    with_rival,
 )
 from pipeline.llm_judge import LlmJudge, Pair, PairVerdict, write_prompt
 from pipeline.preferences import Comparison
@@ -91,9 +93,9 @@ class WinRateEvaluator:
         silent = self._silent
         found |= compare_people(judged or (), asked or None)
         judges = {
-            name: describe_judge(own, finished, seed=self.seed)
+            name: describe_judge(shown, finished, seed=self.seed)
             for name, own in found.items()
-            if own
+            if (shown := with_rival(own, self.section.against))
         }
         rows = {name: to_rows(figures) for name, figures in judges.items()}
         if LLM in rows and self.section.judge is not None:
@@ -110,8 +112,16 @@ class WinRateEvaluator:
         self.workers.on_main(lambda: write_json(self.folder / WIN_RATES, written))
         return flatten_figures(judges, rival)
 
-    def _compare(self, pairs: Pairs, answers: Mapping[str, Answers]) -> dict[str, list[Comparison]]:
-        """Return the comparisons of pairs of contestants, by judge."""
+    def _compare(
+        self, pairs: Pairs, answers: Mapping[str, Answers], *, ask: bool = True
+    ) -> dict[str, list[Comparison]]:
+        """Return the comparisons of pairs of contestants, by judge.
+
+        Args:
+            pairs: whose answers are compared.
+            answers: of each.
+            ask: ask the language model too, where there is one.
+        """
         found = {
             judge: [
                 one
@@ -120,7 +130,7 @@ class WinRateEvaluator:
             ]
             for judge, key in VALUES.items()
         }
-        if self.section.judge is not None and pairs:
+        if ask and self.section.judge is not None and pairs:
             found[LLM] = self._ask(self.section.judge, pairs, answers)
         return found
 
@@ -136,11 +146,10 @@ class WinRateEvaluator:
         points = [describe_start(start, answers[start], self.seed)]
         taken = [each for each in contestants if each.step is not None and each.stage == own.name]
         for each in (*taken, own):
-            judgments = self._compare([(each.name, start)], answers)
-            for judge in known.keys() - judgments.keys():
-                turned = (one.reversed if one.stage == start else one for one in known[judge])
-                pair = (each.name, start)
-                judgments[judge] = [one for one in turned if (one.stage, one.against) == pair]
+            # What stands in the table is not asked again; people compared stages only.
+            told = {judge: between(all_of, each.name, start) for judge, all_of in known.items()}
+            told = {judge: compared for judge, compared in told.items() if compared}
+            judgments = self._compare([(each.name, start)], answers, ask=LLM not in told) | told
             own_answers = answers[each.name]
             points.append(describe_point(each.name, each.step, own_answers, judgments, self.seed))
         return tuple(points)

@@ -11,10 +11,14 @@ from typing import Any
 
 from pipeline.bootstrap import Interval
 from pipeline.report.charts import Chart, Path, Point, draw_tradeoff
-from pipeline.report.gather import EVALUATE, RunRecord, number
+from pipeline.report.gather import EVALUATE, RunRecord
+from pipeline.report.ledger import step_to
 from pipeline.report.sections import colours
+from pipeline.report.values import number, read_interval
 
 SOURCE = f"{EVALUATE}/best_of.json"
+PLACE = "/best_of"
+"""Where the figures stand in ``report.json``."""
 MEASURES = {
     "score": ("Score from the reward model", False),
     "followed": ("Instructions followed, percent", True),
@@ -31,6 +35,7 @@ class BestOfRow:
 
     Attributes:
         label: ``best of 4``, or a stage.
+        place: where the figures stand in ``report.json``.
         kl: from the start, in nats; best-of-n's is a formula and has no interval.
         figures: measure to its estimate and interval.
         ahead: measure to the difference to best-of-n at this KL.
@@ -38,6 +43,7 @@ class BestOfRow:
     """
 
     label: str
+    place: str
     kl: Interval
     figures: Mapping[str, Interval]
     ahead: Mapping[str, Interval]
@@ -56,8 +62,6 @@ class BestOf:
 
     start: str
     prompts: int
-    drawn: int
-    distinct: float | None
     measures: Sequence[str]
     rows: Sequence[BestOfRow]
     charts: Sequence[Chart]
@@ -67,7 +71,7 @@ class BestOf:
 def lay_out_best_of(run: RunRecord) -> BestOf | None:
     """Return the comparison's table and charts, None where it was not made."""
     found = run.best_of
-    points = [_point(each) for each in found.get("best_of", [])]
+    points = [_point(at, each) for at, each in enumerate(found.get("best_of", []))]
     if not points:
         return None
     policies = [_policy(stage, each) for stage, each in found.get("policies", {}).items()]
@@ -83,8 +87,6 @@ def lay_out_best_of(run: RunRecord) -> BestOf | None:
     return BestOf(
         start=start,
         prompts=int(found.get("prompts", 0)),
-        drawn=int(found.get("completions", 0)),
-        distinct=number(found.get("distinct_scores")),
         measures=measures,
         rows=[*points, *policies],
         charts=charts,
@@ -92,32 +94,26 @@ def lay_out_best_of(run: RunRecord) -> BestOf | None:
     )
 
 
-def _point(found: Mapping[str, Any]) -> BestOfRow:
+def _point(at: int, found: Mapping[str, Any]) -> BestOfRow:
     kl = number(found.get("kl")) or 0.0
-    return BestOfRow(f"best of {found.get('n')}", Interval(kl, kl, kl), _figures(found), {})
+    label, place = f"best of {found.get('n')}", f"{PLACE}/best_of/{at}"
+    return BestOfRow(label, place, Interval(kl, kl, kl), _figures(found), {})
 
 
 def _policy(stage: str, found: Mapping[str, Any]) -> BestOfRow:
     ahead = {
         name: difference
         for name, each in (found.get("at_equal_kl") or {}).items()
-        if each and (difference := _interval(each, "difference"))
+        if each and (difference := read_interval(each, "difference"))
     }
-    kl = _interval(found.get("kl"), "estimate") or Interval(0.0, 0.0, 0.0)
-    return BestOfRow(stage, kl, _figures(found), ahead, outside=not found.get("between"))
+    kl = read_interval(found.get("kl")) or Interval(0.0, 0.0, 0.0)
+    place, outside = f"{PLACE}/policies/{step_to(stage)}", not found.get("between")
+    return BestOfRow(stage, place, kl, _figures(found), ahead, outside)
 
 
 def _figures(found: Mapping[str, Any]) -> dict[str, Interval]:
-    read = {name: _interval(found.get(name), "estimate") for name in MEASURES}
+    read = {name: read_interval(found.get(name)) for name in MEASURES}
     return {name: figure for name, figure in read.items() if figure}
-
-
-def _interval(found: Any, estimate: str) -> Interval | None:
-    if not isinstance(found, Mapping):
-        return None
-    ends = [number(found.get(name)) for name in (estimate, "low", "high")]
-    whole = [end for end in ends if end is not None]
-    return Interval(*whole) if len(whole) == len(ends) else None
 
 
 def _chart(

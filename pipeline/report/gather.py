@@ -8,7 +8,6 @@ be read is an error. Nothing is computed here.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from pipeline.config.run import RunConfig, stage_of
 from pipeline.doctor import Course, trace_findings
 from pipeline.errors import DataError
 from pipeline.records import read_jsonl, read_log
+from pipeline.report.values import number
 from pipeline.runs import Manifest
 
 EVALUATE = "evaluate"
@@ -27,6 +27,8 @@ MODELS = "models.json"
 """What an evaluation of models that no stage made writes about them; the first is the base."""
 ROW_KEYS = {"stage", "task", "shots", "doc", "correct", "confidence"}
 """Keys of a document's row that are no measure of their own."""
+COUNTS = "_counts"
+"""What follows a measure's name where a row has its counts instead: BLEU is that of their sums."""
 
 
 class Cell(NamedTuple):
@@ -84,11 +86,13 @@ class Documents:
         correct: 0 or 1, wrong or right, or what share.
         answers: of a multiple-choice task.
         measures: of another task: measure to document to value.
+        counts: of a measure that is no mean over documents: measure to document to its counts.
     """
 
     correct: dict[str, float] = field(default_factory=dict)
     answers: dict[str, Answer] = field(default_factory=dict)
     measures: dict[str, dict[str, float]] = field(default_factory=dict)
+    counts: dict[str, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,9 @@ class StageRecord:
 @dataclass(frozen=True)
 class RunRecord:
     """Hold everything that the report is made from.
+
+    Rows of a stage whose model is gone may still lie in the folder; what is here is of the stages
+    that the summary names.
 
     Attributes:
         stages: what ran and what is to run, but for the report, in the order of the line.
@@ -223,19 +230,17 @@ def gather(config: RunConfig) -> RunRecord:
         stages = (*given, _stage(run_dir, EVALUATE))
     else:
         stages = tuple(_stages(config))
+    summary = _mappings(_json(folder / "summary.json"))
     return RunRecord(
         run_dir=run_dir,
         stages=stages,
         scores=dict(_scores(_json(folder / "results.json"))),
-        summary=_mappings(_json(folder / "summary.json")),
+        summary=summary,
         documents=_documents(folder / "documents.jsonl"),
-        texts={
-            path.stem: dict(_text_losses(path))
-            for path in sorted((folder / "texts").glob("*.jsonl"))
-        },
+        texts={stage: dict(_text_losses(folder / "texts" / f"{stage}.jsonl")) for stage in summary},
         completions={
-            path.stem: {str(row["prompt_id"]): row for row in _rows(path) if "prompt_id" in row}
-            for path in sorted((folder / "completions").glob("*.jsonl"))
+            stage: dict(_completions(folder / "completions" / f"{stage}.jsonl"))
+            for stage in summary
         },
         accuracy=_json(run_dir / "reward" / "accuracy.json"),
         best_of=_json(folder / "best_of.json"),
@@ -251,6 +256,10 @@ def _stages(config: RunConfig) -> Iterator[StageRecord]:
             stage = _stage(config.run_dir, name)
             if stage.manifest or name in config.line:
                 yield stage
+
+
+def _completions(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    return ((str(row["prompt_id"]), row) for row in _rows(path) if "prompt_id" in row)
 
 
 def _documents(path: Path) -> dict[Cell, Documents]:
@@ -269,7 +278,9 @@ def _note_document(known: Documents, row: Mapping[str, Any]) -> None:
     logliks, confidence = row.get("scores", row.get("logliks")), number(row.get("confidence"))
     if logliks is None:
         for key, value in row.items():
-            if key not in ROW_KEYS and (figure := number(value)) is not None:
+            if key.endswith(COUNTS) and isinstance(value, Mapping):
+                known.counts.setdefault(key.removesuffix(COUNTS), {})[name] = value
+            elif key not in ROW_KEYS and (figure := number(value)) is not None:
                 known.measures.setdefault(key, {})[name] = figure
     elif correct is not None and confidence is not None:
         known.answers[name] = Answer(correct, confidence, tuple(logliks), row.get("gold"))
@@ -282,13 +293,6 @@ def _text_losses(path: Path) -> Iterator[tuple[str, TextLoss]]:
             sure, right = number(row.get("confidence")), number(row.get("correct"))
             known = () if sure is None or right is None else (float(row["tokens"]), sure - right)
             yield str(row.get("text")), TextLoss(nll, size, *known)
-
-
-def number(value: object) -> float | None:
-    """Return a finite number, or None for anything else; true and false are 1 and 0."""
-    if isinstance(value, bool | int | float) and math.isfinite(value):
-        return float(value)
-    return None
 
 
 def _stage(run_dir: Path, name: str) -> StageRecord:

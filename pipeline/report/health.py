@@ -5,6 +5,7 @@ Everything is taken from the stages' logs; only shares, rates and sums are compu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +20,6 @@ PHASES = ("rollout", "score", "train", "eval")
 class PhaseTime:
     """Hold one phase of a training: its seconds in all, and its share of all phases' time."""
 
-    phase: str
     seconds: float
     share: float
 
@@ -30,7 +30,7 @@ class TimeRow:
 
     Attributes:
         iterations: how many were logged.
-        phases: rollout, score, train and eval; those that were logged.
+        phases: by name: rollout, score, train and eval; those that were logged.
         seconds: of all phases.
         episodes_per_second: completions, over the time of all phases.
         rollout_tokens_per_second: completion tokens, over the rollouts' time.
@@ -39,15 +39,11 @@ class TimeRow:
 
     stage: str
     iterations: int
-    phases: tuple[PhaseTime, ...]
+    phases: Mapping[str, PhaseTime]
     seconds: float
     episodes_per_second: float | None
     rollout_tokens_per_second: float | None
     tokens_per_second: float | None
-
-    def phase(self, name: str) -> PhaseTime | None:
-        """Return one of the phases, or None where it was not logged."""
-        return next((phase for phase in self.phases if phase.phase == name), None)
 
 
 class Answered(NamedTuple):
@@ -110,7 +106,7 @@ def _time_row(stage: StageRecord) -> TimeRow | None:
     return TimeRow(
         stage=stage.name,
         iterations=max(len(curve.steps) for curve in logged.values()),
-        phases=tuple(PhaseTime(name, spent, spent / seconds) for name, spent in sums.items()),
+        phases={name: PhaseTime(spent, spent / seconds) for name, spent in sums.items()},
         seconds=seconds,
         episodes_per_second=sum(episodes.values()) / seconds if episodes else None,
         rollout_tokens_per_second=tokens / rollout if tokens is not None and rollout else None,

@@ -8,13 +8,12 @@ What the page says cannot differ from what the file holds, and a reader, or a te
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from markupsafe import Markup
 
+from pipeline.artifacts import as_json
 from pipeline.report import words
-from pipeline.report.gather import number
 
 STYLES: Mapping[str, Callable[..., str]] = {
     "digits": words.digits,
@@ -22,6 +21,8 @@ STYLES: Mapping[str, Callable[..., str]] = {
     "plain": words.plain,
     "signed": words.signed,
     "turned": lambda value, places: words.plain(None if value is None else -value, places),
+    "above_half": lambda value: words.percent(None if value is None else 0.5 + value),
+    "duration": words.duration,
 }
 """How a number is written, by name."""
 
@@ -35,7 +36,7 @@ class Ledger:
     """
 
     def __init__(self, numbers: Mapping[str, Any]) -> None:
-        self.numbers: dict[str, Any] = finite(numbers)
+        self.numbers: dict[str, Any] = as_json(numbers)
 
     def at(self, place: str) -> Any:
         """Return what stands at a place, None where a part of the way is null or missing.
@@ -69,19 +70,7 @@ class Ledger:
             return Markup.escape(text)
         return Markup('<span data-json="{}">{}</span>').format(place, text)
 
-    def holds(self, place: str) -> bool:
-        """Tell whether something other than null stands at a place."""
-        return self.at(place) is not None
 
-
-def finite(value: Any) -> Any:
-    """Return a tree of plain JSON values, with what JSON cannot hold as null."""
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, float):
-        return number(value)
-    if isinstance(value, Mapping):
-        return {str(key): finite(inner) for key, inner in value.items()}
-    return [finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+def step_to(name: str) -> str:
+    """Return a name as one step of a JSON pointer."""
+    return name.replace("~", "~0").replace("/", "~1")

@@ -15,10 +15,12 @@ import numpy as np
 
 from pipeline.bootstrap import Interval, bootstrap_mean
 from pipeline.config.run import RunConfig
+from pipeline.preferences import prefer
 from pipeline.report.calibrating import describe
-from pipeline.report.gather import Cell, RunRecord, number
+from pipeline.report.gather import Cell, RunRecord
 from pipeline.report.statistics import Change, adjust, bootstrap_interval, compare, pair
 from pipeline.report.tax import MEAN, NO_PTX, PTX, Recovery, TaxCell, ptx_start
+from pipeline.report.values import number, read_interval
 
 SFT = "sft"
 NEXT_TOKEN = ("token_accuracy", "token_overconfidence", "token_ece")
@@ -77,7 +79,7 @@ def following_table(run: RunRecord, seed: int) -> list[Following]:
                 against_sft=_against(own, followed.get(run.rival, {}), seed, stage not in fixed),
                 score=score,
                 score_against_sft=_against(
-                    scores, judged(run, run.rival, "score"), seed, stage not in fixed
+                    scores, _rival_scores(run, stage), seed, stage not in fixed
                 ),
                 win_rate=run.figure(stage, f"win_rate_vs_{run.rival}"),
                 wins=_wins(run, stage, seed),
@@ -100,14 +102,38 @@ def _against(
     return compare([pair(later, earlier)], seed) if wanted and earlier else None
 
 
+def _same_answers(run: RunRecord, stage: str, other: str) -> set[str]:
+    """Return the prompts to which two stages gave the same text."""
+    ours, theirs = run.completions.get(stage, {}), run.completions.get(other, {})
+    texts = {prompt: (ours[prompt], theirs[prompt]) for prompt in ours.keys() & theirs.keys()}
+    return {
+        prompt
+        for prompt, rows in texts.items()
+        if all("completion" in row for row in rows)
+        and rows[0]["completion"] == rows[1]["completion"]
+    }
+
+
+def _rival_scores(run: RunRecord, stage: str) -> dict[str, float]:
+    """Return the rival's scores; a text that is the stage's own has the score that it has there."""
+    own, other = judged(run, stage, "score"), judged(run, run.rival, "score")
+    alike = _same_answers(run, stage, run.rival) & own.keys() & other.keys()
+    return other | {prompt: own[prompt] for prompt in alike}
+
+
 def _wins(run: RunRecord, stage: str, seed: int) -> Change | None:
     """Compare utility with the rival's, prompt by prompt: +1/2 a win, 0 a tie, -1/2 a loss."""
     if stage == run.rival:
         return None
+    alike = _same_answers(run, stage, run.rival)
     for key in ("utility", "score"):
         own, other = judged(run, stage, key), judged(run, run.rival, key)
         if own and other:
-            return compare([np.sign(pair(own, other)) / 2], seed)
+            won = [
+                prefer(own[prompt], other[prompt], same=prompt in alike) - 0.5
+                for prompt in sorted(own.keys() & other.keys())
+            ]
+            return compare([np.array(won)], seed)
     return None
 
 
@@ -125,6 +151,7 @@ def glance_table(run: RunRecord, tax: Mapping[Cell, TaxCell]) -> list[dict[str, 
                 "fewshot": mean.score if mean else None,
                 "change": mean.change if mean else None,
                 "perplexity": run.figure(stage, "perplexity"),
+                "bits_per_byte": run.figure(stage, "bits_per_byte"),
             }
         )
     return rows
@@ -133,11 +160,12 @@ def glance_table(run: RunRecord, tax: Mapping[Cell, TaxCell]) -> list[dict[str, 
 def language_table(run: RunRecord, seed: int) -> list[dict[str, Any]]:
     """Return how well each stage predicts held-out text.
 
-    ``change`` is the perplexity's relative change to the base, ``against_base`` the paired change
-    in bits per byte over texts, adjusted by Holm over the stages; ``overconfidence_change`` the
-    paired change of the next token's overconfidence, where both read the same tokens.
+    ``same_tokens`` tells whether the stage reads the texts in as many tokens as the base: where it
+    does not, a perplexity is of other predictions, and only bits per byte compare. ``change`` is
+    the perplexity's relative change to the base and ``overconfidence_change`` the paired change of
+    the next token's overconfidence, both where the tokens are the same; ``against_base`` is the
+    paired change in bits per byte over texts, adjusted by Holm over the stages.
     """
-    before = run.figure(run.base, "perplexity")
     compared = {stage: text_change(run, stage, run.base, seed) for stage in run.evaluated}
     changes = adjust({key: row for key, row in compared.items() if row and key != run.base})
     rows = []
@@ -145,11 +173,13 @@ def language_table(run: RunRecord, seed: int) -> list[dict[str, Any]]:
         own = run.figure(stage, "perplexity")
         bits = run.figure(stage, "bits_per_byte")
         if own is not None or bits is not None:
-            relative = own / before - 1 if own and before and stage != run.base else None
-            row = {"stage": stage, "perplexity": own, "change": relative, "bits_per_byte": bits}
             rows.append(
                 {
-                    **row,
+                    "stage": stage,
+                    "perplexity": own,
+                    "same_tokens": reads_alike(run, stage),
+                    "change": _relative_change(run, stage),
+                    "bits_per_byte": bits,
                     "against_base": changes.get(stage),
                     **{key: run.figure(stage, key) for key in NEXT_TOKEN},
                     "overconfidence_change": token_change(run, stage, seed),
@@ -157,6 +187,19 @@ def language_table(run: RunRecord, seed: int) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _relative_change(run: RunRecord, stage: str) -> float | None:
+    own, before = (run.figure(name, "perplexity") for name in (stage, run.base))
+    if not own or not before or stage == run.base or not reads_alike(run, stage):
+        return None
+    return own / before - 1
+
+
+def reads_alike(run: RunRecord, stage: str) -> bool:
+    """Tell whether each text that a stage and the base read has as many tokens for both."""
+    ours, theirs = run.texts.get(stage, {}), run.texts.get(run.base, {})
+    return all(ours[name].tokens == theirs[name].tokens for name in ours.keys() & theirs.keys())
 
 
 def text_change(run: RunRecord, later: str, earlier: str, seed: int) -> Change | None:
@@ -185,8 +228,7 @@ def token_change(run: RunRecord, stage: str, seed: int) -> dict[str, float] | No
     ours, theirs = run.texts.get(stage, {}), run.texts.get(run.base, {})
     both = sorted(ours.keys() & theirs.keys())
     tokens = sum(ours[name].tokens for name in both)
-    alike = all(ours[name].tokens == theirs[name].tokens for name in both)
-    if stage == run.base or not tokens or not alike:
+    if stage == run.base or not tokens or not reads_alike(run, stage):
         return None
     unit = tokens / len(both)
     gaps = np.array([(ours[name].surplus - theirs[name].surplus) / unit for name in both])
@@ -252,7 +294,4 @@ def _judge(name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_ahead(floor: Mapping[str, Any]) -> Interval | None:
     """Return by how much the reward model is ahead of a floor, where that was measured."""
-    ahead = floor.get("ahead") or {}
-    names = ("difference", "low", "high")
-    ends = [value for name in names if (value := number(ahead.get(name))) is not None]
-    return Interval(*ends) if len(ends) == len(names) else None
+    return read_interval(floor.get("ahead"), "difference")

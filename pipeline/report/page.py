@@ -2,9 +2,9 @@
 
 The page makes no request (a content security policy forbids any), runs no script, and shows model
 text as text: Jinja2 escapes everything that is not an SVG drawn here. ``report.json`` holds the
-numbers that the page shows; those of what was gained and lost carry their places in it
-(``pipeline.report.ledger``). ``tax.csv``, ``calibration.csv`` and ``win_rates.csv`` hold tables for
-a spreadsheet. The same run folder gives the same bytes: nothing in them is the time of writing.
+numbers that the page shows, and each carries its place in it (``pipeline.report.ledger``).
+``tax.csv``, ``calibration.csv``, ``measures.csv`` and ``win_rates.csv`` hold tables for a
+spreadsheet. The same run folder gives the same bytes: nothing in them is the time of writing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.artifacts import write_text
+from pipeline.artifacts import as_json, write_text
 from pipeline.config.evaluate import EvaluateSection, ReportSection
 from pipeline.config.run import RunConfig
 from pipeline.report import words
@@ -28,10 +28,11 @@ from pipeline.report.calibrating import COLUMNS as CALIBRATION_COLUMNS
 from pipeline.report.calibrating import calibration_rows, flatten
 from pipeline.report.charts import dash_of
 from pipeline.report.gate import judge_tax
-from pipeline.report.gather import BASE, EVALUATE, Cell, RunRecord, gather, number
+from pipeline.report.gather import BASE, EVALUATE, Cell, RunRecord, gather
 from pipeline.report.health import PHASES, finding_table, held_out_table, time_table
-from pipeline.report.ledger import Ledger, finite
-from pipeline.report.measures import Measure, measure_table
+from pipeline.report.ledger import Ledger, step_to
+from pipeline.report.measures import COLUMNS as MEASURE_COLUMNS
+from pipeline.report.measures import Measure, flatten_measure, measure_table
 from pipeline.report.outcomes import (
     SFT,
     following_table,
@@ -54,9 +55,13 @@ from pipeline.report.sections import (
     token_charts,
 )
 from pipeline.report.tax import MEAN, NO_PTX, PTX, TaxCell, ptx_start, recoveries, tax_table
+from pipeline.report.values import number
 from pipeline.report.verdict import Findings, write_verdict
-from pipeline.report.wins import JUDGES, lay_out_wins, wins_numbers, write_wins_csv
+from pipeline.report.wins import COLUMNS as WINS_COLUMNS
+from pipeline.report.wins import JUDGES, lay_out_wins, wins_numbers, wins_rows
 
+JUDGED = ("followed", "utility", "score")
+"""What the judges make of a completion, as its row names it."""
 TAX_COLUMNS = (
     *("stage", "task", "shots", "score", "stderr", "n", "cut_contexts", "ece", "brier"),
     *("difference", "low", "high", "p", "p_holm", "documents"),
@@ -83,8 +88,8 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
     measures, gate = measure_table(run, seed), judge_tax(run, tax, evaluation.max_tax)
     reward = reward_table(run)
     health = _health(run)
-    found = Findings(tax, following, recovered, calibration, gate)
-    verdict = write_verdict(run, found)
+    found = Findings(tax, following, recovered, calibration, language, gate)
+    verdict, samples = write_verdict(run, found), pick_samples(run, section.samples)
     stages, palette = stage_rows(run), colours(run)
     headline = make_headline(run, glance)
     wins = lay_out_wins(run)
@@ -98,6 +103,7 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
                 "stage": row.record.name,
                 "status": row.status,
                 "seconds": row.record.manifest.seconds if row.record.manifest else None,
+                "processes": row.record.manifest.world_size if row.record.manifest else None,
                 "metrics": dict(row.record.manifest.metrics) if row.record.manifest else {},
             }
             for row in stages
@@ -112,17 +118,23 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         "calibration": calibration,
         "measures": measures,
         "language": language,
-        "instruction_following": [asdict(row) for row in following],
+        "instruction_following": following,
         **({"preferences": list(run.preferences)} if run.preferences else {}),
         "reward": reward,
         "ppo_health": health,
         **({"best_of": run.best_of} if run.best_of else {}),
         **({"win_rates": wins_numbers(run, wins)} if wins else {}),
-        "curves": {
-            stage.name: {key: curve._asdict() for key, curve in stage.curves.items()}
-            for stage in run.stages
-            if stage.kind in TRAINED
-        },
+        "curves": {stage.name: dict(stage.curves) for stage in run.stages if stage.kind in TRAINED},
+        "samples": [
+            {
+                "prompt_id": sample.prompt_id,
+                "answers": {
+                    stage: {key: number(row.get(key)) for key in JUDGED}
+                    for stage, row in sample.answers
+                },
+            }
+            for sample in samples
+        ],
     }
     ledger = Ledger(numbers)
     page = _environment(ledger).get_template("template.html.jinja")
@@ -145,6 +157,7 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         start=ptx_start(run, config),
         recovered=recovered,
         language=language,
+        other_tokens=not all(row["same_tokens"] for row in language),
         on_text=f"/recovered_by_ptx/{len(recovered)}" if on_text else None,
         calibrated=_lay_out_calibration(calibration),
         calibration_charts=calibration_charts(run, calibration),
@@ -165,7 +178,7 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
         names={judge: name for judge, (name, _) in JUDGES.items()},
         losses=loss_charts(run),
         loss_palette=dict(LOSSES.values()),
-        samples=pick_samples(run, section.samples),
+        samples=samples,
         palette=palette,
         packages=_packages(run),
     )
@@ -173,8 +186,8 @@ def write_report(config: RunConfig, folder: Path, section: ReportSection) -> dic
     _write(folder / "report.json", json.dumps(ledger.numbers, indent=1, ensure_ascii=False) + "\n")
     _write(folder / "tax.csv", _csv(TAX_COLUMNS, map(_flat, tax.values())))
     _write(folder / "calibration.csv", _csv(CALIBRATION_COLUMNS, map(flatten, calibration)))
-    if wins:
-        _write(folder / "win_rates.csv", write_wins_csv(wins))
+    _write_some(folder / "measures.csv", MEASURE_COLUMNS, [*map(flatten_measure, measures)])
+    _write_some(folder / "win_rates.csv", WINS_COLUMNS, [*wins_rows(wins)] if wins else [])
     return headline
 
 
@@ -243,33 +256,14 @@ def _environment(ledger: Ledger) -> Environment:
     )
     environment.filters |= {
         "dash": dash_of,
-        "digits": words.digits,
-        "duration": words.duration,
-        "interval": words.interval,
-        "judgment": _judgment,
-        "percent": words.percent,
-        "plain": words.plain,
         "prompt": words.prompt_text,
         "shots": words.count_shots,
-        "signed": words.signed,
+        "step_to": step_to,
         "unbroken": words.unbroken,
         "visible": words.visible,
     }
     environment.globals |= {"at": ledger.at, "show": ledger.show}
     return environment
-
-
-def _judgment(row: Mapping[str, Any]) -> str:
-    """Say what the judges made of one completion."""
-    said = []
-    followed = number(row.get("followed"))
-    if followed is not None:
-        said.append("followed" if followed >= 1 else "not followed")
-    for key in ("utility", "score"):
-        value = number(row.get(key))
-        if value is not None:
-            said.append(f"{key} {words.digits(value, 2)}")
-    return " · ".join(said)
 
 
 def _facts(config: RunConfig, run: RunRecord) -> list[str]:
@@ -321,8 +315,16 @@ def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
-    table.writerows(finite(row) for row in rows)
+    table.writerows(as_json(row) for row in rows)
     return text.getvalue()
+
+
+def _write_some(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a table that not every report has; without rows, none of an earlier report stays."""
+    if rows:
+        _write(path, _csv(columns, rows))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -17,9 +17,10 @@ from pipeline.report.charts import (
     draw_intervals,
 )
 from pipeline.report.diagrams import draw_reliability
-from pipeline.report.gather import EVALUATE, Cell, Curve, RunRecord, StageRecord, number
+from pipeline.report.gather import EVALUATE, Cell, Curve, RunRecord, StageRecord
 from pipeline.report.outcomes import Following
 from pipeline.report.tax import MEAN, TaxCell
+from pipeline.report.values import number
 from pipeline.report.words import count_shots, visible
 from pipeline.runs import is_at_work
 
@@ -57,12 +58,13 @@ class StageRow:
 
     Attributes:
         status: the manifest's, ``cut`` where no process is at work on a running stage.
+        figures: the first of the manifest's metrics that are numbers.
         parents: stage, start of its manifest's hash, and whether that manifest has changed since.
     """
 
     record: StageRecord
     status: str
-    figures: Sequence[tuple[str, float]]
+    figures: Sequence[str]
     parents: Sequence[tuple[str, str, bool]]
 
 
@@ -95,9 +97,9 @@ def _stage_row(run: RunRecord, stage: StageRecord) -> StageRow:
     if status == "running" and not is_at_work(run.run_dir / stage.name):
         status = "cut"
     figures = [
-        (key, value)
-        for key, raw in manifest.metrics.items()
-        if not isinstance(raw, bool) and (value := number(raw)) is not None
+        key
+        for key, value in manifest.metrics.items()
+        if not isinstance(value, bool) and number(value) is not None
     ]
     parents = []
     for name, known in manifest.parents.items():

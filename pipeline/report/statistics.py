@@ -24,7 +24,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.bootstrap import BLOCK, expanded_tail
+from pipeline.bootstrap import blocks, expanded_tail
 
 SIGNIFICANT = 0.05
 RESAMPLES = 2_000
@@ -119,12 +119,10 @@ def _resampled_means(group: Floats, generator: np.random.Generator) -> Floats:
         drawn = generator.multinomial(len(group), counts / len(group), RESAMPLES)
         means: Floats = turn * (drawn @ values) / len(group)
         return means
-    step = max(1, BLOCK // len(group))
-    sizes = [min(step, RESAMPLES - at) for at in range(0, RESAMPLES, step)]
     return np.concatenate(
         [
             group[generator.integers(len(group), size=(size, len(group)))].mean(axis=1)
-            for size in sizes
+            for size in blocks(RESAMPLES, len(group))
         ]
     )
 

@@ -6,6 +6,7 @@ that, never a gain or a loss.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ class Findings:
         following: answers to the held-out prompts.
         recovered: what ptx recovers.
         calibration: rows of the calibration table.
+        language: rows of the table of held-out text.
         gate: what ``evaluate.max_tax`` says of each stage.
     """
 
@@ -36,6 +38,7 @@ class Findings:
     following: Sequence[Following]
     recovered: Sequence[Recovery]
     calibration: Sequence[Mapping[str, Any]]
+    language: Sequence[Mapping[str, Any]]
     gate: Sequence[GateRow]
 
 
@@ -49,7 +52,7 @@ def write_verdict(run: RunRecord, found: Findings) -> list[str]:
         *_recovery(found.recovered),
         *_calibration(run, found.calibration),
         *_cut(run, found.tax),
-        *_perplexity(run),
+        *_language(run, found.language),
         *_reward(run),
     ]
     whose = "model" if run.models else "stage of this run"
@@ -120,16 +123,22 @@ def _tax(run: RunRecord, tax: Mapping[Cell, TaxCell]) -> Iterator[str]:
             )
     if parts:
         yield f"Against {_base(run)}, the few-shot mean over all shots changes: {'; '.join(parts)}."
-    compared = [row for row in tax.values() if row.cell.task != MEAN and row.change]
-    fallen = [row for row in compared if row.change and _fell(row.change)]
-    counts = {name: sum(row.cell.stage == stage for row in fallen) for stage, name in names.items()}
-    paid = [f"{name} on {count}" for name, count in counts.items() if count]
-    if paid:
-        yield f"Of {len(run.plan)} task scores each, significantly lower: {', '.join(paid)} (Holm)."
-    elif compared:
-        yield (
-            f"None of {len(compared)} single-task comparisons with {_base(run)} fell significantly."
-        )
+    yield from _fallen(run, tax)
+
+
+def _fallen(run: RunRecord, tax: Mapping[Cell, TaxCell]) -> Iterator[str]:
+    """Count the tasks that fell at every stage that was compared, named in the verdict or not."""
+    changes = [
+        (row.cell.stage, row.change) for row in tax.values() if row.cell.task != MEAN and row.change
+    ]
+    counts = Counter(stage for stage, change in changes if _fell(change))
+    whole = f"{len(changes)} single-task comparisons with {_base(run)}"
+    if counts:
+        names = _names(run)
+        fallen = [f"{names.get(stage, stage)} on {count}" for stage, count in counts.items()]
+        yield f"Of {whole}, significantly lower: {', '.join(fallen)} (Holm)."
+    elif changes:
+        yield f"None of {whole} fell significantly."
 
 
 def _fell(change: Change) -> bool:
@@ -181,13 +190,49 @@ def _calibration(run: RunRecord, rows: Sequence[Mapping[str, Any]]) -> Iterator[
 
 
 def _cut(run: RunRecord, tax: Mapping[Cell, TaxCell]) -> Iterator[str]:
+    """Say it once for all that cut as many: stages of a line read the same contexts."""
+    found: dict[tuple[int, int], list[str]] = {}
     for stage in run.evaluated:
         mean = tax.get(Cell(stage, MEAN, None))
         if mean and mean.cut:
-            yield (
-                f"{stage} reads too little for {digits(mean.cut, 0)} of {digits(mean.n, 0)} "
-                "contexts, which were cut on the left."
-            )
+            found.setdefault((mean.cut, mean.n), []).append(stage)
+    for (cut, n), stages in found.items():
+        *others, last = stages
+        names = f"{', '.join(others)} and {last}" if others else last
+        contexts = "1 context was" if cut == 1 else f"{digits(cut, 0)} contexts were"
+        yield (
+            f"{contexts} too long for {names} and cut on the left "
+            f"({digits(n, 0)} questions asked{' of each' if others else ''})."
+        )
+
+
+def _language(run: RunRecord, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Speak of perplexity where all read the text in the same tokens, else of bits per byte."""
+    named = [row for row in rows if row["stage"] in _names(run)]
+    yield from _perplexity(run) if all(row["same_tokens"] for row in named) else _bits(run, named)
+
+
+def _bits(run: RunRecord, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    before = run.figure(run.base, "bits_per_byte")
+    names = _names(run)
+    after = [
+        f"{digits(row['bits_per_byte'], 3)} at {names[row['stage']]}{_in_bits(row['against_base'])}"
+        for row in rows
+        if row["bits_per_byte"] is not None
+    ]
+    if before is not None and after:
+        yield (
+            f"Held-out text costs {digits(before, 3)} bits per byte at {_base(run)}, "
+            f"{', '.join(after)}; perplexities do not compare, for the tokens differ."
+        )
+
+
+def _in_bits(change: Change | None) -> str:
+    if change is None:
+        return ""
+    doubt = "" if change.significant else ", not significant"
+    low, high = (signed_digits(end, 3) for end in (change.low, change.high))
+    return f" ({signed_digits(change.difference, 3)}, 95 % interval {low} to {high}{doubt})"
 
 
 def _perplexity(run: RunRecord) -> Iterator[str]:

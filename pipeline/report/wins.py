@@ -6,16 +6,16 @@ its answers it is taken from ``best_of.json`` or PPO's log, and the page says fr
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.bootstrap import Interval
 from pipeline.report.charts import Chart, draw_overoptimisation
-from pipeline.report.gather import EVALUATE, RunRecord, number
+from pipeline.report.gather import EVALUATE, RunRecord
+from pipeline.report.values import number, read_interval
 from pipeline.report.words import percent, signed
+from pipeline.win_rates import to_rows
 
 SOURCE = f"{EVALUATE}/win_rates.json"
 JUDGES = {
@@ -26,6 +26,8 @@ JUDGES = {
     "simulated": ("simulated labelers", 7),
 }
 """What a judge is called and the colour of its line."""
+PLACE = "/win_rates"
+"""Where the figures stand in ``report.json``."""
 SCORE = ("mean score, right axis", 0)
 IN_TRAINING = ("reward in training", 5)
 """Win rates that PPO logged on its own held-out prompts."""
@@ -34,6 +36,7 @@ COLUMNS = (
     *("length_controlled", "length_controlled_low", "length_controlled_high"),
     *("characters_longer", "prompts", "comparisons"),
 )
+"""Columns of ``win_rates.csv``."""
 MEASURED, BEST_OF, HELD_OUT, ROLLOUTS = (
     "these answers",
     f"{EVALUATE}/best_of.json",
@@ -49,22 +52,21 @@ class PairRow:
 
     Attributes:
         judge: the judge's key.
+        place: where the figures stand in ``report.json``.
         same: share of comparisons of equal answers, which are ties.
-        controlled: the win rate at equal lengths; None where it was not estimated.
-        longer_wins: log odds by which a longer answer is preferred; None as above.
-        separated: whether length and stage cannot be told apart.
+        controlled: the win rate at equal lengths; None where it was not estimated, or length and
+            stage cannot be told apart.
         extra: characters that the stage's answers are longer, on average.
     """
 
     judge: str
+    place: str
     stage: str
     against: str
     rate: Interval
     ties: float | None
     same: float | None
     controlled: Interval | None
-    longer_wins: float | None
-    separated: bool
     extra: float | None
     prompts: int
     comparisons: int
@@ -72,25 +74,10 @@ class PairRow:
 
 @dataclass(frozen=True)
 class StrengthRow:
-    """Hold a stage's strengths, judge to interval, and by which judges they are not finite."""
+    """Hold where a stage's strengths stand in ``report.json``, by judge."""
 
     stage: str
-    strengths: Mapping[str, Interval]
-    infinite: frozenset[str]
-
-
-@dataclass(frozen=True)
-class JudgeRow:
-    """Hold how a judge judges."""
-
-    judge: str
-    model: str | None
-    prompts: int
-    comparisons: int
-    ties: float | None
-    first_preferred: Interval | None
-    disagreed: float | None
-    without_verdict: int | None
+    places: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -128,20 +115,15 @@ class Wins:
 
     pairs: Sequence[PairRow]
     strengths: Sequence[StrengthRow]
-    judges: Sequence[JudgeRow]
+    judges: Sequence[str]
     ways: Sequence[Way]
     charts: Sequence[Chart]
     palette: Mapping[str, int]
 
     @property
-    def rated_by(self) -> list[str]:
-        """Return the judges that give strengths, in the order of their tables."""
-        return [row.judge for row in self.judges]
-
-    @property
     def has_people(self) -> bool:
         """Tell whether labelers are among the judges."""
-        return any(row.judge in ("people", "simulated") for row in self.judges)
+        return not {"people", "simulated"}.isdisjoint(self.judges)
 
 
 def lay_out_wins(run: RunRecord) -> Wins | None:
@@ -153,7 +135,7 @@ def lay_out_wins(run: RunRecord) -> Wins | None:
     }
     if not found:
         return None
-    ways = [_way(run, each) for each in run.wins.get("trajectories", ())]
+    ways = [_way(run, each) for each in run.wins.get("trajectories", ()) if each.get("points")]
     drawn = [way for way in ways if sum(point.kl is not None for point in way.points) > 1]
     used = {judge for way in drawn for point in way.points for judge in point.rates}
     scored = any(point.score for way in drawn for point in way.points)
@@ -165,54 +147,44 @@ def lay_out_wins(run: RunRecord) -> Wins | None:
     return Wins(
         pairs=[row for judge, figures in found.items() for row in _pairs(judge, figures)],
         strengths=_strengths(found),
-        judges=[_judge(judge, figures) for judge, figures in found.items()],
+        judges=list(found),
         ways=ways,
         charts=[_chart(run, way) for way in drawn],
         palette=palette,
     )
 
 
-def write_wins_csv(wins: Wins) -> str:
-    """Return the table of pairs for a spreadsheet, rates as fractions."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
+def wins_rows(wins: Wins) -> Iterator[Mapping[str, Any]]:
+    """Yield the table of pairs for a spreadsheet, rates as fractions."""
     for row in wins.pairs:
-        ends = row.controlled or (None, None, None)
         values = (
-            row.judge,
-            row.stage,
-            row.against,
-            *row.rate,
-            row.ties,
-            row.same,
-            *ends,
-            row.extra,
+            *(row.judge, row.stage, row.against, *row.rate, row.ties, row.same),
+            *(row.controlled or (None, None, None)),
+            *(row.extra, row.prompts, row.comparisons),
         )
-        table.writerow(dict(zip(COLUMNS, (*values, row.prompts, row.comparisons), strict=True)))
-    return text.getvalue()
+        yield dict(zip(COLUMNS, values, strict=True))
 
 
 def wins_numbers(run: RunRecord, wins: Wins) -> dict[str, Any]:
     """Return what ``report.json`` has: the file's figures, and the ways as the page shows them."""
-    return {**run.wins, "trajectories": [asdict(way) for way in wins.ways]}
+    return {**run.wins, "trajectories": to_rows(wins.ways)}
 
 
 def _pairs(judge: str, figures: Mapping[str, Any]) -> Iterator[PairRow]:
-    for row in figures.get("pairs", ()):
+    for i, row in enumerate(figures.get("pairs", ())):
         controlled = row.get("length_controlled") or {}
+        told = not controlled.get("separated")
         rate = read_interval(row.get("win_rate"))
         if rate is not None:
             yield PairRow(
                 judge=judge,
+                place=f"{PLACE}/judges/{judge}/pairs/{i}",
                 stage=str(row["stage"]),
                 against=str(row["against"]),
                 rate=rate,
                 ties=number(row.get("ties")),
                 same=number(row.get("same")),
-                controlled=read_interval(controlled.get("win_rate")),
-                longer_wins=number(controlled.get("coefficient")),
-                separated=bool(controlled.get("separated")),
+                controlled=read_interval(controlled.get("win_rate")) if told else None,
                 extra=number(row.get("longer")),
                 prompts=int(row.get("prompts", 0)),
                 comparisons=int(row.get("comparisons", 0)),
@@ -220,38 +192,19 @@ def _pairs(judge: str, figures: Mapping[str, Any]) -> Iterator[PairRow]:
 
 
 def _strengths(found: Mapping[str, Mapping[str, Any]]) -> list[StrengthRow]:
-    rows: dict[str, dict[str, Interval]] = {}
-    infinite: dict[str, set[str]] = {}
+    rows: dict[str, dict[str, str]] = {}
     for judge, figures in found.items():
-        for row in figures.get("strengths", ()):
-            strength = read_interval(row.get("strength"))
-            if strength is not None:
-                rows.setdefault(str(row["stage"]), {})[judge] = strength
-                if row.get("separated"):
-                    infinite.setdefault(str(row["stage"]), set()).add(judge)
-    return [
-        StrengthRow(stage, own, frozenset(infinite.get(stage, ()))) for stage, own in rows.items()
-    ]
-
-
-def _judge(judge: str, figures: Mapping[str, Any]) -> JudgeRow:
-    silent = number(figures.get("without_verdict"))
-    return JudgeRow(
-        judge=judge,
-        model=figures.get("model"),
-        prompts=int(figures.get("prompts", 0)),
-        comparisons=int(figures.get("comparisons", 0)),
-        ties=number(figures.get("ties")),
-        first_preferred=read_interval(figures.get("first_preferred")),
-        disagreed=number(figures.get("disagreed")),
-        without_verdict=None if silent is None else int(silent),
-    )
+        for i, row in enumerate(figures.get("strengths", ())):
+            if read_interval(row.get("strength")) is not None:
+                place = f"{PLACE}/judges/{judge}/strengths/{i}"
+                rows.setdefault(str(row["stage"]), {})[judge] = place
+    return [StrengthRow(stage, places) for stage, places in rows.items()]
 
 
 def _way(run: RunRecord, found: Mapping[str, Any]) -> Way:
     stage, start = str(found["stage"]), str(found["start"])
-    points = [_point(run, each, stage) for each in found.get("points", ())]
-    return Way(stage, start, points, list(_describe(points[-1], stage, start)) if points else [])
+    points = [_point(run, each, stage) for each in found["points"]]
+    return Way(stage, start, points, list(_describe(points[-1], stage, start)))
 
 
 def _point(run: RunRecord, found: Mapping[str, Any], stage: str) -> WayPoint:
@@ -333,12 +286,3 @@ def _training(run: RunRecord, stage: str) -> Iterator[tuple[Interval, Interval]]
 def _intervals(found: Any) -> dict[str, Interval]:
     pairs = found.items() if isinstance(found, Mapping) else ()
     return {str(key): value for key, row in pairs if (value := read_interval(row))}
-
-
-def read_interval(found: Any) -> Interval | None:
-    """Return a figure with its interval, or None where one of its numbers is missing."""
-    if not isinstance(found, Mapping):
-        return None
-    ends = [number(found.get(name)) for name in Interval._fields]
-    whole = [end for end in ends if end is not None]
-    return Interval(*whole) if len(whole) == len(ends) else None

@@ -4,19 +4,21 @@ import json
 
 import pytest
 
+from benchmarks import fewshot_vs_lm_eval
+from benchmarks.fewshot_figures import compare_answers, summarize
 from benchmarks.fewshot_sides import Order, load_questions
 from benchmarks.fewshot_vs_lm_eval import (
+    FULL,
     QUICK,
     Benchmark,
     Subject,
-    compare_answers,
     find_tasks,
     main,
     small_subject,
-    summarize,
 )
+from benchmarks.side_by_side import SideError
 from pipeline.errors import ConfigError
-from pipeline.evaluation.catalogue import quiet
+from pipeline.evaluation.loading import quiet
 
 
 def answers(*logliks, greedy=False):
@@ -42,7 +44,8 @@ def test_another_choice_is_excused_by_a_tie_only():
 
 
 def figures(seconds, making, logliks):
-    task = {"seconds": seconds, "acc": 0.5, "acc_norm": 0.25, **answers(logliks)}
+    task = {"seconds": seconds, "documents": 1, "acc": 0.5, "acc_norm": 0.25}
+    task |= answers(logliks)
     return {"making": making, "peak_bytes": 1, "tasks": {"one": task}}
 
 
@@ -58,8 +61,8 @@ def test_a_speedup_is_all_seconds_over_all_seconds():
     assert found["same_accuracy"]
 
 
-def test_the_batch_size_is_the_fastest_one(monkeypatch):
-    benchmark = Benchmark(Subject(QUICK, []), QUICK, 1)
+def test_the_batch_size_is_the_fastest_one(monkeypatch, tmp_path):
+    benchmark = Benchmark(Subject(tmp_path, []), QUICK, 1, tmp_path / "kept.json")
     tried = {"seconds": {"1": 3.0, "4": 2.5, "16": 4.0}}
     monkeypatch.setattr(benchmark, "run", lambda *_: tried)
     assert benchmark.find_batch_size(0) == (4, tried["seconds"])
@@ -74,8 +77,78 @@ def test_data_that_is_not_there(tmp_path, monkeypatch):
         find_tasks(None)
 
 
-def test_quick_runs_both_sides(capsys):
-    assert main(["--quick", "--threads", "1"]) == 0
+@pytest.fixture
+def sides(monkeypatch, tmp_path):
+    """Let sides answer at once, and return a function that runs the benchmark, and their orders."""
+    orders = []
+
+    def start(_module, order, *, threads):
+        assert threads == 2
+        orders.append(order)
+        if len(order["batch_sizes"]) > 1:
+            return {"seconds": {str(size): abs(size - 4) + 1.0 for size in order["batch_sizes"]}}
+        if order["per_document"] and order["side"] == "hflm":
+            raise SideError("no memory")
+        found = figures(8.0 if order["side"] == "hflm" else 2.0, 0.0, (-1, -2))
+        return {**found, "tasks": {"piqa": found["tasks"]["one"]}}
+
+    for name in ("piqa", "hellaswag", "arc_easy"):
+        (tmp_path / f"{name}.jsonl").touch()
+    monkeypatch.setattr(fewshot_vs_lm_eval, "start_side", start)
+    monkeypatch.setattr(fewshot_vs_lm_eval, "load_smollm2", lambda _: tmp_path / "model")
+
+    def run(*words):
+        given = ["--threads", "2", "--data", str(tmp_path), "--keep", str(tmp_path / "kept.json")]
+        return main([*given, *words])
+
+    return run, orders
+
+
+def test_a_whole_run_measures_most_examples_first_and_ends_with_its_line(sides, capsys):
+    run, orders = sides
+    assert run("--shots", "0", "10") == 0
+    assert [(one["side"], one["shots"], one["documents"]) for one in orders] == [
+        *(("hflm", 10, 1), ("hflm", 0, 8)),
+        *(("ours", 10, 100), ("hflm", 10, 100)),
+        *(("ours", 0, 100), ("hflm", 0, 100), ("hflm", 0, 100), ("ours", 0, 100)),
+    ]
+    sizes = [FULL.tried[shots].batch_sizes for shots in (10, 0)]
+    assert [tuple(one["batch_sizes"]) for one in orders] == [*sizes, *([(4,)] * 6)]
+    assert all(max(trial.batch_sizes) <= 4 * trial.documents for trial in FULL.tried.values())
+    said = capsys.readouterr()
+    found = json.loads(said.out.splitlines()[-1])
+    assert found["speedup_0"] == found["speedup_10"] == 4
+    assert found["per_document_shots"] == {}
+    assert list(found["shots"]) == ["0", "10"]
+    assert "8 of 8 after" in said.err
+
+
+def test_what_was_measured_before_a_failure_is_kept(sides, tmp_path, capsys):
+    run, _ = sides
+    assert run() == 2
+    said = capsys.readouterr().err
+    assert said.endswith("steerline: no memory\n")
+    kept = json.loads((tmp_path / "kept.json").read_text())
+    # Three batch sizes, one pair at ten shots, two at five, and ours of the pair that failed.
+    assert len(kept["measured"]) == 3 + 2 + 4 + 1
+    assert kept["measured"][-1]["what"].startswith("5, drawn a document shots, pair 1 of 1, ours")
+    assert kept["measured"][-1]["seconds"] == {"piqa": 2.0}
+    assert {name: kept["so_far"][name] for name in ("speedup_5", "speedup_10")} == {
+        "speedup_5": 4,
+        "speedup_10": 4,
+    }
+    assert "speedup_0" not in kept["so_far"]
+
+
+def test_accuracies_are_shown_a_task(sides, capsys):
+    run, orders = sides
+    assert run("--accuracies") == 0
+    assert [one["documents"] for one in orders] == [8, 1000, 1000]
+    assert "| piqa | 1         | 50.0 %    | 50.0 %    | 25.0 %" in capsys.readouterr().out
+
+
+def test_quick_runs_both_sides(capsys, tmp_path):
+    assert main(["--quick", "--threads", "1", "--keep", str(tmp_path / "kept.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| shots")
     found = json.loads(lines[-1])

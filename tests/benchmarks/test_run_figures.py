@@ -17,7 +17,8 @@ def write_answers(run_dir: Path, stage: str, **fields: list) -> None:
     folder = run_dir / "evaluate" / "completions"
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
-        {"prompt_id": str(i), "prompt": prompt, "completion": "Tom has 12 dogs."}
+        {"prompt_id": str(i), "messages": [{"role": "user", "content": prompt}]}
+        | {"completion": "Tom has 12 dogs."}
         | {"finish_reason": ("eos", "length")[i % 2], "tokens": i}
         | {name: values[i] for name, values in fields.items()}
         for i, prompt in enumerate(PROMPTS)

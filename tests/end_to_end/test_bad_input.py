@@ -355,6 +355,59 @@ def test_a_task_file_without_a_key(refuse, tmp_path):
     assert f"{path} must have the key 'doc_to_target', got task, dataset_path" in line
 
 
+CROWS = {"sent_more": "Tom is old.", "sent_less": "Ann is old."}
+WINOGENDER = {
+    "sentence": "The cook met the guest before he left.",
+    **{"gender": "male", "occupation": "cook", "participant": "guest"},
+}
+TRUE_FIRST = {"choices": ["Cats purr.", "Cats sing."], "labels": [1, 0]}
+TRUTHS = {"question": "What do cats do?", "mc1_targets": TRUE_FIRST, "mc2_targets": TRUE_FIRST}
+
+
+@pytest.mark.parametrize(
+    ("good", "changes", "said"),
+    [
+        (CROWS, {"sent_less": None}, "'sent_less' must be a text, got None"),
+        (WINOGENDER, {"gender": ""}, "'gender' must be male, female or neutral, got ''"),
+        (QUESTION, {"query": "Who \ud800?"}, "must hold text, got half of a surrogate pair"),
+    ],
+    ids=["crows_pairs", "winogender", "questions"],
+)
+def test_a_row_of_a_task_names_file_and_line(refuse, tmp_path, good, changes, said):
+    path = write_rows(tmp_path / "rows.jsonl", good, {**good, **changes})
+    assert f"{path}:2: {said}" in refuse("evaluate", f"evaluate.tasks=[{path}]")
+
+
+def test_a_row_without_a_field_names_file_and_line(refuse, tmp_path):
+    for name, rows in (
+        ("crows_pairs", [CROWS]),
+        ("winogender", [WINOGENDER, {**WINOGENDER, "gender": "female"}]),
+        ("truthfulqa_mc", [TRUTHS, {**TRUTHS, "mc2_targets": "mixed"}]),
+    ):
+        write_rows(tmp_path / f"{name}.jsonl", *rows)
+    asked = ("evaluate.tasks=[bias]", f"evaluate.data={tmp_path}")
+    assert "truthfulqa_mc.jsonl:2: 'mc2_targets' must be 'choices'" in refuse("evaluate", *asked)
+    short = {"sentence": "The cook met the guest before she left."}
+    path = write_rows(tmp_path / "winogender.jsonl", WINOGENDER, short)
+    assert f"{path}:2: must have sentence, gender" in refuse("evaluate", *asked)
+    path = write_rows(tmp_path / "crows_pairs.jsonl", CROWS, {"sent_more": "x"})
+    assert f"{path}:2: must have sent_more, sent_less; got sent_more" in refuse("evaluate", *asked)
+
+
+def test_a_question_that_cannot_be_asked_is_named_by_its_number(refuse, tmp_path):
+    rows = [{**QUESTION, "query": f"Who has {number} cats?"} for number in range(60)]
+    del rows[56]["choices"]
+    path = tmp_path / "cats.yaml"
+    path.write_text(
+        "task: cats\ndataset_path: json\n"
+        f"dataset_kwargs: {{data_files: {{test: {write_rows(tmp_path / 'cats.jsonl', *rows)}}}}}\n"
+        "test_split: test\noutput_type: multiple_choice\n"
+        "doc_to_text: query\ndoc_to_choice: choices\ndoc_to_target: gold\n"
+    )
+    line = refuse("evaluate", f"evaluate.tasks=[{path}]", "evaluate.limit=null")
+    assert "got question 56 without choices (" in line
+
+
 def test_data_that_the_offline_preset_lacks(refuse, tmp_path):
     assert "evaluate.data must name the folder" in refuse("evaluate", "evaluate.tasks=[offline]")
     line = refuse("evaluate", "evaluate.tasks=[offline]", f"evaluate.data={tmp_path}")

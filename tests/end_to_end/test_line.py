@@ -8,7 +8,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from pipeline.model_finding import find_model
+from pipeline.model_places import find_models
+from pipeline.runs import list_checkpoints
+from pipeline.served_models import load_model
 from tests.end_to_end.stages import POLICIES, PPO, STAGES, TRAINED, same
 
 
@@ -143,6 +148,28 @@ print(json.dumps(answers))
     assert shapes["reward"] == [1, 1]
     assert {shapes[f"value of {stage}"][-1] for stage in PPO} == {1}
     assert shapes["ppo"] == shapes["pretrain"]
+
+
+def test_every_checkpoint_of_a_policy_can_be_asked(finished):
+    places = {place.name: place for place in find_models(finished.run_dir)}
+    ids, answers = torch.tensor([[5, 6, 7, 8]]), {}
+    for stage in POLICIES:
+        steps = list_checkpoints(finished.run_dir / stage)
+        assert len(steps) >= 2
+        for name in (stage, *(f"{stage}.{step}" for step in steps)):
+            place = places[name]
+            beside = place.tokenizer and str(place.tokenizer)
+            policy = load_model(find_model("policy", str(place.path), beside), torch.device("cpu"))
+            assert policy.formatter.prompt_ids([{"role": "user", "content": "Who?"}])
+            answers[name] = policy.model(ids).logits
+        if stage in ("pretrain", "ppo", "ppo@hydra", "ppo@trunk"):
+            # These keep the last: its checkpoint is what the stage's model was made of.
+            last = answers[f"{stage}.{steps[-1]}"]
+            assert torch.allclose(last, answers[stage], atol=1e-4), stage
+        if stage in ("pretrain", "ppo"):
+            assert not torch.equal(*(answers[f"{stage}.{step}"] for step in steps[-2:]))
+    last = list_checkpoints(finished.run_dir / "pretrain")[-1]
+    assert places[f"pretrain.{last}"].tokenizer == finished.run_dir / "pretrain" / "tokenizer"
 
 
 @pytest.mark.distributed

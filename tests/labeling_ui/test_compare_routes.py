@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +11,19 @@ from typing import Any
 
 import anyio
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 from labeling_ui.app import Parts
-from labeling_ui.compare_bench import STREAMS, Bench, BusyError, Turns
+from labeling_ui.compare_bench import (
+    LOOKING,
+    LOOKS,
+    STREAMS,
+    Bench,
+    BusyError,
+    Turns,
+    whole_prompt,
+)
 from labeling_ui.compare_routes import (
     COMPARE_FAILURES,
     PREFIX,
@@ -21,13 +31,20 @@ from labeling_ui.compare_routes import (
     describe_event,
     write_line,
 )
+from pipeline import serving_process
+from pipeline.models import save_model
+from pipeline.records import Prompt
 from pipeline.regression_set import RegressionSet
+from pipeline.runs import checkpoint_path
 from pipeline.serving import ModelServer
 from pipeline.serving_messages import Failed, Loading, ServingSettings, Token
-from tests.labeling_ui.browsers import SCRIPT, lab_page, label_page
+from pipeline.store.accounts import Accounts
+from tests.labeling_ui.browsers import GOOD, SCRIPT, lab_page, label_page
+from tests.labeling_ui.pages import Page
 from tests.run_folders import add_lines, write_stage
 
 WHY = [{"role": "user", "content": "Where does Tom live?"}]
+MIA = Prompt(({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Where?"}))
 ASKED = {"messages": WHY, "models": ["tiny/sft"], "temperature": 0.0, "max_new_tokens": 6}
 
 
@@ -44,7 +61,10 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, policy_folder: Path, rewar
     write_stage(run, "pretrain", model=policy_folder, log=[{"step": 1, "loss": 2.0}])
     write_stage(run, "sft", ["pretrain"], model=policy_folder, sources={"tiny:x": "1"})
     write_stage(run, "reward", ["sft"], model=reward_folder)
-    add = {"prompt": "Where is Mia?", "completion": "Here.", "step": 1}
+    write_stage(run, "ppo", ["sft", "reward"], status="running")
+    checkpoint = checkpoint_path(run / "ppo", 40) / "policy"
+    shutil.copytree(policy_folder, checkpoint, ignore=shutil.ignore_patterns("*token*", "*.jinja"))
+    add = {**MIA.to_log(), "completion": "Here.", "step": 1}
     (run / "sft" / "samples.jsonl").write_text(json.dumps(add) + "\n" + json.dumps(add) + "\n")
     (run / "pretrain" / "samples.jsonl").write_text('{"prompt": "Once there", "step": 1}\n')
     write_stage(run.parent / "other", "sft", status="failed", error="RunError: no")
@@ -111,13 +131,14 @@ def test_runs_and_models_are_told(lead: TestClient) -> None:
     assert told["own"] == "tiny"
     other, tiny = told["runs"]
     assert (other["name"], other["stages"][0]["error"]) == ("other", "RunError: no")
-    assert [stage["name"] for stage in tiny["stages"]] == ["pretrain", "sft", "reward"]
+    assert [stage["name"] for stage in tiny["stages"]] == ["pretrain", "sft", "reward", "ppo"]
     assert tiny["stages"][1]["parents"] == {"pretrain": True}
     models = lead.get(f"{PREFIX}/models").json()
     assert [(one["id"], one["kind"]) for one in models["models"]] == [
         ("tiny/pretrain", "policy"),
         ("tiny/sft", "policy"),
         ("tiny/reward", "reward"),
+        ("tiny/ppo, step 40", "policy"),
     ]
     assert models["defaults"] == {"tiny": {"reference": "pretrain", "reward": "reward"}}
     assert models["running"] is True
@@ -140,6 +161,21 @@ def test_answers_stream_side_by_side_with_their_figures(lead: TestClient) -> Non
         assert math.isfinite(finished["score"])
     texts = [one["text"] for one in told if one["type"] == "finished"]
     assert texts[0] == texts[1]
+
+
+def test_a_checkpoint_answers_with_its_lines_tokenizer_and_can_be_the_base(
+    lead: TestClient,
+) -> None:
+    checkpoint = "tiny/ppo, step 40"
+    told = ask(lead, models=[checkpoint, "tiny/sft"], reference=checkpoint)
+    first, second = [one for one in told if one["type"] == "finished"]
+    assert first["text"] == second["text"], "the weights are the same"
+    assert math.isclose(first["kl"], 0, abs_tol=1e-6)
+    assert math.isclose(second["kl"], 0, abs_tol=1e-6)
+    body = {"messages": WHY, "model": checkpoint, "prefix": [], "reference": checkpoint}
+    found = lead.post(f"{PREFIX}/next", json=body).json()
+    probable = found["tokens"][0]
+    assert probable["ref_probability"] == pytest.approx(probable["probability"])
 
 
 def test_several_answers_differ_and_are_the_same_again_with_their_seed(lead: TestClient) -> None:
@@ -215,7 +251,7 @@ def test_a_token_that_the_model_does_not_have_is_one_line(lead: TestClient) -> N
 def test_a_prompt_is_saved_once_and_offered(lead: TestClient, bench: Bench) -> None:
     before = lead.get(f"{PREFIX}/prompts").json()
     assert before["saved"] == []
-    assert before["examples"] == [[{"role": "user", "content": "Where is Mia?"}]]
+    assert before["examples"] == [list(MIA.messages)]
     saved = [lead.post(f"{PREFIX}/prompts", json={"messages": WHY}).json() for _ in range(2)]
     assert saved == [{"added": True, "count": 1}, {"added": False, "count": 1}]
     assert lead.get(f"{PREFIX}/prompts").json()["saved"] == [WHY]
@@ -224,13 +260,48 @@ def test_a_prompt_is_saved_once_and_offered(lead: TestClient, bench: Bench) -> N
 
 
 def test_what_a_damaged_log_still_tells_is_offered(lead: TestClient, run_dir: Path) -> None:
-    rows = [{"prompt": text, "step": 1} for text in ("One?", " ", "Two?", "One?")]
-    rows += [{"prompt": ["no text"]}, {"step": 2}]
-    lines = [json.dumps(row) for row in rows] + ["nonsense", '{"prompt": "Three?"}', ""]
+    rows = [Prompt.from_text(text).to_log() for text in ("One?", " ", "Two?", "One?", "a\0b")]
+    rows += [{"messages": ["no turn"]}, {"messages": [{"role": "assistant", "content": "x"}]}]
+    lines = [json.dumps(row) for row in rows]
+    lines += ["nonsense", json.dumps(Prompt.from_text("Three?").to_log()), ""]
     (run_dir.parent / "other" / "sft" / "samples.jsonl").write_text("\n".join(lines))
-    told = lead.get(f"{PREFIX}/prompts", params={"run": "other"}).json()["examples"]
-    assert [messages[0]["content"] for messages in told] == ["One?", "Two?"]
-    assert lead.get(f"{PREFIX}/prompts", params={"run": "gone"}).json()["examples"] == []
+    told = lead.get(f"{PREFIX}/prompts", params={"run": "other"}).json()
+    assert [messages[0]["content"] for messages in told["examples"]] == ["One?", "Two?"]
+
+
+def test_prompts_of_any_run_are_offered(lead: TestClient, run_dir: Path) -> None:
+    own = lead.get(f"{PREFIX}/prompts").json()
+    assert (own["run"], own["runs"]) == ("tiny", ["other", "tiny"])
+    asked = Prompt.from_text("Another's?").to_log()
+    (run_dir.parent / "other" / "sft" / "samples.jsonl").write_text(json.dumps(asked))
+    other = lead.get(f"{PREFIX}/prompts", params={"run": "other"}).json()
+    assert (other["run"], other["examples"]) == ("other", [asked["messages"]])
+    assert (other["saved"], other["file"]) == (own["saved"], own["file"])
+    gone = lead.get(f"{PREFIX}/prompts", params={"run": "gone"})
+    assert gone.status_code == 400
+    assert gone.json()["error"].startswith("There is no run 'gone' here.")
+
+
+def test_before_the_own_runs_first_stage_another_runs_prompts_are_offered(
+    run_dir: Path, make_client: Callable, sign_in: Callable
+) -> None:
+    bench = Bench.over(run_dir.parent / "new", None)
+    parts = Parts(label_page, lab_page, (compare_routes(bench),))
+    browser = make_client(gradio=False, with_parts=parts)
+    sign_in(browser, "ada")
+    told = browser.get(f"{PREFIX}/prompts", headers=SCRIPT).json()
+    assert (told["run"], told["runs"]) == ("other", ["other", "tiny"])
+
+
+def test_what_may_be_a_part_of_a_prompt_is_not_offered() -> None:
+    alone = Prompt.from_text("Why?")
+    assert whole_prompt(MIA.to_log()) == MIA
+    assert whole_prompt({"prompt": "Where?"}) is None, "an older log's, or running text"
+    assert whole_prompt({"prompt": "Where?", "prompt_id": MIA.id}) is None
+    assert whole_prompt({"prompt": "Why?", "prompt_id": alone.id}) == alone
+    assert whole_prompt({"prompt": "\ud800", "prompt_id": alone.id}) is None
+    assert whole_prompt({"prompt": ["Why?"]}) is None
+    assert whole_prompt({}) is None
 
 
 def test_curves_come_in_parts(lead: TestClient, run_dir: Path) -> None:
@@ -302,42 +373,13 @@ def test_an_account_has_few_streams_and_others_have_theirs(lead: TestClient, ben
 def test_a_page_that_goes_stops_its_answers(
     lead: TestClient, bench: Bench, models: ModelServer
 ) -> None:
-    body = {**ASKED, "temperature": 1.0, "samples": 8, "max_new_tokens": 48}
-    sent = bytearray()
-    gone = anyio.Event
+    async def visit() -> bytes:
+        body = {**ASKED, "temperature": 1.0, "samples": 8, "max_new_tokens": 48}
+        page = Page(lead, body, leave_at=b'"token"')
+        await page.stay()
+        return bytes(page.sent)
 
-    async def visit() -> None:
-        told, left = [{"type": "http.request", "body": json.dumps(body).encode()}], gone()
-
-        async def receive() -> dict[str, Any]:
-            if told:
-                return told.pop()
-            await left.wait()
-            return {"type": "http.disconnect"}
-
-        async def send(message: dict[str, Any]) -> None:
-            sent.extend(message.get("body", b""))
-            if b'"token"' in sent:
-                left.set()
-
-        cookie = f"steerline={lead.cookies['steerline']}".encode()
-        headers = [(b"cookie", cookie), (b"content-type", b"application/json")]
-        headers += [(b"host", b"localhost:7860"), (b"origin", b"http://localhost:7860")]
-        scope = {
-            **{"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}},
-            **{
-                "http_version": "1.1",
-                "method": "POST",
-                "scheme": "http",
-                "path": PREFIX + "/answers",
-            },
-            **{"raw_path": b"", "query_string": b"", "root_path": "", "headers": headers},
-            **{"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 7860)},
-        }
-        with anyio.fail_after(60):
-            await lead.app(scope, receive, send)
-
-    anyio.run(visit)
+    sent = anyio.run(visit)
     assert b'"token"' in sent
     assert b'"end"' not in sent
     assert set(bench.turns._open.values()) == {0}
@@ -345,6 +387,104 @@ def test_a_page_that_goes_stops_its_answers(
     while any(model.in_use for model in models.loaded()):
         assert time.monotonic() < end, "the models are still at work for a page that is gone"
         time.sleep(0.05)
+
+
+@pytest.fixture
+def long_bench(
+    make_policy: Callable, tiny_tokenizer: Any, tiny_formatter: Any, tmp_path: Path, models: Any
+) -> Bench:
+    """Return a bench over a run whose policy writes for long: it never ends an answer itself."""
+    policy = make_policy(0, torch.float32, context=2048)
+    with torch.no_grad():
+        policy.get_input_embeddings().weight[tiny_formatter.end_id] = 0
+    save_model(tmp_path / "policy", policy, tiny_tokenizer, "# For tests\n")
+    write_stage(tmp_path / "long", "sft", model=tmp_path / "policy")
+    return Bench.over(tmp_path / "long", models)
+
+
+def test_a_lead_with_two_pages_of_long_answers_keeps_nobody_waiting(
+    long_bench: Bench, make_client: Callable, sign_in: Callable, accounts: Accounts
+) -> None:
+    once = accounts.add("eve", "lead")
+    accounts.change_password(accounts.sign_in("eve", once, "198.51.100.1").account.id, once, GOOD)
+    parts = Parts(label_page, lab_page, (compare_routes(long_bench),), COMPARE_FAILURES)
+    browsers = {}
+    for name in ("ada", "eve"):
+        browsers[name] = make_client(gradio=False, with_parts=parts)
+        sign_in(browsers[name], name)
+    asked = {**ASKED, "models": ["long/sft"], "max_new_tokens": 4}
+
+    async def all_at_once() -> tuple[bytes, bytes, bytes]:
+        long = {**asked, "models": ["long/sft"] * 4, "max_new_tokens": 2000}
+        first, second = Page(browsers["ada"], long), Page(browsers["ada"], long)
+        other = Page(browsers["eve"], asked)
+        async with anyio.create_task_group() as group:
+            group.start_soon(first.stay)
+            await first.until(b'"token"')
+            group.start_soon(second.stay)
+            await second.until(b'"queued"')
+            await other.stay()
+            first.leave()
+            second.leave()
+        return bytes(first.sent), bytes(second.sent), bytes(other.sent)
+
+    first, second, other = anyio.run(all_at_once)
+    assert b'"end"' in other
+    assert b'"failed"' not in other
+    assert b'"finished"' not in first + second, "long answers are still being written"
+
+
+def test_the_app_goes_on_while_the_models_read_nothing(
+    bench: Bench, make_client: Callable, sign_in: Callable, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DEAF_UNTIL", str(tmp_path / "never"))
+    monkeypatch.setattr(serving_process, "WORKER", "tests.pipeline.deaf_worker")
+    much = [{"role": "user", "content": "cat " * 25_000}]
+    gaps = []
+
+    async def tick() -> None:
+        while True:
+            before = time.monotonic()
+            await anyio.sleep(0.01)
+            gaps.append(time.monotonic() - before)
+
+    async def come_and_go(browser: TestClient) -> None:
+        small, large = Page(browser, ASKED), Page(browser, {**ASKED, "messages": much})
+        async with anyio.create_task_group() as group:
+            group.start_soon(tick)
+            group.start_soon(small.stay)
+            await small.until(b'"notice"')
+            group.start_soon(large.stay)
+            await anyio.sleep(1)
+            small.leave()
+            await large.until(b"\n")
+            large.leave()
+            await anyio.sleep(1)
+            group.cancel_scope.cancel()
+
+    with ModelServer(ServingSettings(device="cpu")) as deaf:
+        with_deaf = Bench(bench.index, bench.regression, deaf)
+        routes = (compare_routes(with_deaf),)
+        browser = make_client(
+            gradio=False, with_parts=Parts(label_page, lab_page, routes, COMPARE_FAILURES)
+        )
+        sign_in(browser, "ada")
+        anyio.run(come_and_go, browser)
+    assert max(gaps) < 5, "whoever saves a judgment meanwhile waits as long"
+    assert set(with_deaf.turns._open.values()) == {0}
+
+
+def test_an_account_has_few_looks_under_way(lead: TestClient, bench: Bench) -> None:
+    body = {"messages": WHY, "model": "tiny/sft", "prefix": []}
+    assert lead.post(f"{PREFIX}/next", json=body).status_code == 200
+    (account,) = bench.looks._open
+    for _ in range(LOOKS):
+        bench.looks.take(account)
+    answer = lead.post(f"{PREFIX}/next", json=body)
+    assert (answer.status_code, answer.json()["error"]) == (429, LOOKING)
+    assert ask(lead)[-1] == {"type": "end"}, "answers are counted apart"
+    bench.looks.give_back(account)
+    assert lead.post(f"{PREFIX}/next", json=body).status_code == 200
 
 
 def test_events_are_told_as_json_has_them() -> None:

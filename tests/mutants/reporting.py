@@ -11,6 +11,9 @@ STATISTICS = "pipeline/report/statistics.py"
 PERPLEXITY = "pipeline/evaluation/perplexity.py"
 GATE = "pipeline/report/gate.py"
 TAX = "pipeline/report/tax.py"
+VERDICT = "pipeline/report/verdict.py"
+BLEU = "pipeline/report/bleu.py"
+OUTCOMES = "pipeline/report/outcomes.py"
 
 REPORTING = (
     Mutant(
@@ -76,6 +79,30 @@ REPORTING = (
         "flags in enumerate((found.real, found.correct))",
         "Right guesses are found where no token was.",
         ("evaluation/test_perplexity.py",),
+    ),
+    Mutant(
+        "verdict: falls of named stages alone",
+        VERDICT,
+        "Counter(stage for stage, change in changes if _fell(change))",
+        "Counter(stage for stage, change in changes if stage in _names(run) and _fell(change))",
+        "A stage falls and the report says that none did.",
+        ("report/test_verdict.py",),
+    ),
+    Mutant(
+        "perplexity: of any tokens",
+        OUTCOMES,
+        "not before or stage == run.base or not reads_alike(run, stage)",
+        "not before or stage == run.base",
+        "Perplexities of different tokenizers are compared.",
+        ("report/test_outcomes.py",),
+    ),
+    Mutant(
+        "bleu: stages drawn apart",
+        BLEU,
+        "apart = theirs - ours",
+        "apart = theirs[::-1] - ours",
+        "A document of one stage changes places with another document of the other.",
+        ("report/test_bleu.py",),
     ),
     Mutant(
         "gate: an end of the interval decides",

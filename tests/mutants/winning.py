@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Mutant
 
+BOOTSTRAP = "pipeline/bootstrap.py"
 PREFERENCES = "pipeline/preferences.py"
-CONTESTS = "pipeline/evaluation/contests.py"
 WIN_RATES = "pipeline/win_rates.py"
 JUDGE = "pipeline/llm_judge.py"
 
 WINNING = (
     Mutant(
         "win rates: the lower value wins",
-        CONTESTS,
-        "np.sign(ours[key] - theirs[key])",
-        "np.sign(theirs[key] - ours[key])",
+        PREFERENCES,
+        "np.sign(ours - theirs)",
+        "np.sign(theirs - ours)",
         "The worse stage is said to be better.",
-        ("evaluation/test_contests.py",),
+        ("test_preferences.py", "evaluation/test_contests.py"),
     ),
     Mutant(
         "win rates: equal answers by score",
-        CONTESTS,
-        'if ours["completion"] == theirs["completion"]:\n        return 0.5',
-        'if ours["completion"] is None:\n        return 0.5',
+        PREFERENCES,
+        "return 0.5 if same else 0.5 + 0.5",
+        "return 0.5 + 0.5",
         "A reward model's rounding makes winners of equal answers.",
-        ("evaluation/test_contests.py",),
+        ("test_preferences.py", "evaluation/test_contests.py"),
     ),
     Mutant(
         "win rates: a pair turned without its preference",
@@ -60,9 +60,9 @@ WINNING = (
     ),
     Mutant(
         "strengths: comparisons resampled one by one",
-        PREFERENCES,
-        "numbers.setdefault(prompt, len(numbers)) for prompt in prompts",
-        "numbers.setdefault(str(i), len(numbers)) for i, prompt in enumerate(prompts)",
+        BOOTSTRAP,
+        "numbers.setdefault(cluster, len(numbers)) for cluster in clusters",
+        "numbers.setdefault(str(i), len(numbers)) for i, cluster in enumerate(clusters)",
         "Ten judgments of one prompt count as ten prompts: intervals are too narrow.",
         ("test_preferences.py",),
     ),

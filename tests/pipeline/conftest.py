@@ -1,4 +1,4 @@
-"""A small PPO training, for the tests of its parts."""
+"""A small PPO training, for the tests of its parts, and a policy that can write for long."""
 
 from __future__ import annotations
 
@@ -110,3 +110,36 @@ def drop_times(figures: dict) -> dict:
 def timeless() -> Callable[[dict], dict]:
     """Return a function that leaves out what no two runs share."""
     return drop_times
+
+
+@pytest.fixture(scope="session")
+def long_folder(make_policy, tiny_tokenizer, tmp_path_factory):
+    """Return the folder of a policy with room for long answers, float32."""
+    import torch
+
+    from pipeline.models import save_model
+
+    folder = tmp_path_factory.mktemp("long") / "model"
+    model = make_policy(0, torch.float32, context=512)
+    save_model(folder, model, tiny_tokenizer, "# For tests\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def memory_for(long_folder):
+    """Return a function that tells what that policy takes, with answers of some decodings."""
+    import torch
+
+    from pipeline.model_finding import find_model
+    from pipeline.served_models import load_model
+    from pipeline.serving_memory import room_for
+    from tests.pipeline.offices import ask_of
+
+    need = find_model("policy", str(long_folder))
+    policy = load_model(need, torch.device("cpu"))
+
+    def tell(*decodings):
+        requests = [ask_of(long_folder, decoding) for decoding in decodings]
+        return need.size + sum(room_for(request, [policy]) for request in requests)
+
+    return tell

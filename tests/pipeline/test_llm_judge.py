@@ -153,7 +153,7 @@ def test_a_server_that_is_too_slow_is_tried_again(server, ask):
 
     server.answer = answer
     try:
-        (found,) = ask(PAIRS[:1], timeout=0.2, concurrency=1)
+        (found,) = ask(PAIRS[:1], timeout=1.0, concurrency=1)
     finally:
         waiting.set()
     assert found.preference == 0.0
@@ -179,11 +179,28 @@ def test_replies_without_one_verdict_count_as_none(server, ask, tmp_path):
     assert ask(PAIRS[:1]) == [None]
 
 
+def test_silence_is_no_failure_and_failures_are_no_silence(server, ask):
+    """Two replies without a verdict whatever the retries are, and all retries at each of them."""
+    server.answer = lambda _: say("A is better")
+    assert ask(PAIRS[:1], retries=0) == [None]
+    assert len(server.asked) == 4
+    replies = [say("hm"), refuse(503), say("[[A]]"), refuse(503), say("[[B]]")]
+    server.answer = lambda _: replies.pop(0)
+    (found,) = ask(PAIRS[:1], retries=1, concurrency=1)
+    assert found.first == (1.0, 0.0)
+    assert replies == []
+
+
+def test_an_address_that_cannot_be_one_is_one_line(ask):
+    with pytest.raises(JudgeError, match=r"judge\.url must be an address, got 'http://a\.\.b/v1'"):
+        ask(url="http://a..b/v1", retries=0)
+
+
 def test_no_more_requests_than_asked_for_are_under_way(server, ask):
     meeting, kept = threading.Barrier(3), server.answer
 
     def answer(body):
-        meeting.wait(5)
+        meeting.wait(30)
         return kept(body)
 
     server.answer = answer

@@ -100,6 +100,17 @@ def test_evaluations_come_when_asked_and_at_the_end(make_loop, change):
     assert [row["step"] for row in rows_of(loop.stage, "samples")] == [3, 3, 4, 4]
 
 
+def test_samples_tell_the_whole_prompt_beside_its_last_turn(make_loop, change):
+    system = {"role": "system", "content": "Be brief."}
+    texts = ("Where is Mia?", "fox", "Tom has a cat", "Say hello.")
+    prompts = [Prompt((system, {"role": "user", "content": text})) for text in texts]
+    loop = make_loop(change(**EVALUATED), prompts=prompts)
+    loop.show_samples()
+    rows = rows_of(loop.stage, "samples")
+    assert [row["messages"] for row in rows] == [list(prompt.messages) for prompt in prompts[:2]]
+    assert [row["prompt"] for row in rows] == list(texts[:2])
+
+
 def test_without_evaluations_nothing_is_held_out(make_loop, change):
     loop = make_loop(change())
     figures = loop.run()

@@ -13,6 +13,7 @@ from pipeline.preferences import (
     control_length,
     fit_logistic,
     is_separated,
+    prefer,
     rate_strengths,
 )
 
@@ -30,6 +31,15 @@ def draw_pairs(prompts: int, seed: int, ties: float = 0.2) -> list[Comparison]:
             preference = 0.5 if draw.random() < ties else float(wins)
             found.append(Comparison(str(prompt), one, other, preference, 0))
     return found
+
+
+def test_the_higher_value_is_preferred_and_the_same_text_ties_whatever_its_values():
+    assert [prefer(*values, same=False) for values in ((2.0, 1.0), (1.0, 2.0), (1.0, 1.0))] == [
+        1.0,
+        0.0,
+        0.5,
+    ]
+    assert prefer(1.000001, 1.0, same=True) == prefer(1.0, 1.000001, same=True) == 0.5
 
 
 def test_logistic_fits_are_those_of_statsmodels_fractions_and_weights_included():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.records import read_jsonl, write_jsonl
+from pipeline.records import Prompt, read_jsonl, write_jsonl
 
 ROWS = [{"prompt": "Où habite Mia ?"}, {"prompt": "À Rome.", "n": 1.5}]
 
@@ -52,3 +52,8 @@ def test_a_file_of_utf16_is_refused_at_its_first_line(tmp_path: Path):
     path.write_bytes(json.dumps(ROWS[0]).encode("utf-16"))
     with pytest.raises(DataError, match=r":1: not a JSON object \('utf-8' codec"):
         list(read_jsonl(path))
+
+
+def test_logs_hold_the_last_turn_and_all_of_them():
+    turns = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"})
+    assert Prompt(turns).to_log() == {"prompt": "Why?", "messages": list(turns)}

@@ -10,7 +10,7 @@ from pipeline.config.source import Source
 from pipeline.data.conversations import read_prompts
 from pipeline.errors import DataError
 from pipeline.records import Prompt
-from pipeline.regression_set import RegressionSet, check_prompt
+from pipeline.regression_set import RegressionSet, check_prompt, read_turns
 
 LONG = Prompt(
     (
@@ -118,3 +118,29 @@ def test_processes_that_save_at_once_lose_and_repeat_nothing(saved: RegressionSe
     assert [worker.exitcode for worker in workers] == [0, 0, 0]
     texts = [prompt.messages[0]["content"] for prompt in saved.prompts()]
     assert sorted(texts) == sorted(f"Prompt {number}" for number in range(24))
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path):
+    with pytest.raises(DataError, match=r"regression\.jsonl cannot be written \(No such file"):
+        RegressionSet.of_run(tmp_path / "gone").add(Prompt.from_text("Why?"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "Why?",
+        [],
+        ["Why?"],
+        [{"role": "user"}],
+        [{"role": "user", "content": 3}],
+        [{"role": "tool", "content": "x"}],
+        [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}],
+    ],
+)
+def test_what_json_holds_else_is_no_prompt(value: object):
+    assert read_turns(value) is None
+
+
+def test_turns_of_json_lose_what_is_no_turns():
+    assert read_turns([{**turn, "id": 7} for turn in LONG.messages]) == LONG.messages

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import DataError, RunError
-from pipeline.run_index import PART, ModelPlace, RunIndex, numbers_of, read_part
-from pipeline.runs import MetricsLog, checkpoint_path
+from pipeline.model_places import ModelPlace
+from pipeline.run_index import PART, RunIndex, numbers_of, read_part
+from pipeline.runs import Manifest, MetricsLog, checkpoint_path
 from tests.run_folders import FINISHED, STARTED, add_lines, write_stage
 
 
@@ -99,13 +100,14 @@ def test_a_parent_that_was_made_again_is_no_longer_what_it_was(runs: Path):
     assert stages["ppo"].parents == {"sft": False}
 
 
-def test_models_are_what_can_be_loaded_alone(runs: Path, model: Path, tmp_path: Path):
+def test_models_are_what_can_be_loaded(runs: Path, model: Path, tmp_path: Path):
     run = runs / "tiny"
     write_stage(run, "pretrain", model=model)
     sft = write_stage(run, "sft", model=model)
     shutil.copytree(model, checkpoint_path(sft, 20))
     shutil.copytree(model, checkpoint_path(sft, 40))
     (checkpoint_path(sft, 40) / "tokenizer_config.json").unlink()
+    (checkpoint_path(sft, 20) / "model.safetensors").unlink()
     ranker = fake_model(tmp_path / "ranker", "LlamaForSequenceClassification")
     write_stage(run, "reward", model=ranker)
     valuer = fake_model(tmp_path / "valuer", "LlamaForTokenClassification")
@@ -117,12 +119,13 @@ def test_models_are_what_can_be_loaded_alone(runs: Path, model: Path, tmp_path: 
         ("other/sft", "policy"),
         ("tiny/pretrain", "policy"),
         ("tiny/sft", "policy"),
-        ("tiny/sft, step 20", "policy"),
+        ("tiny/sft, step 40", "policy"),
         ("tiny/reward", "reward"),
     ]
-    place = index.model("tiny/sft, step 20")
-    path = checkpoint_path(run.resolve() / "sft", 20)
-    assert place == ModelPlace("tiny", "sft", 20, "policy", path)
+    place = index.model("tiny/sft, step 40")
+    folder = run.resolve() / "sft"
+    path = checkpoint_path(folder, 40)
+    assert place == ModelPlace("tiny", "sft", 40, "policy", path, folder / "model")
     with pytest.raises(RunError, match=r"There is no model 'tiny/stf' here. Did you mean 'tiny/"):
         index.model("tiny/stf")
 
@@ -216,3 +219,19 @@ def test_metrics_of_a_stage_are_found_by_its_name(runs: Path):
 def test_numbers_are_finite_and_no_booleans():
     row = {"a": 1, "b": 2.5, "c": True, "d": "3", "e": float("inf"), "f": None, "g": [1]}
     assert numbers_of(row) == {"a": 1, "b": 2.5}
+
+
+def test_a_stage_that_is_set_aside_while_it_is_looked_at_is_left_out(runs: Path, monkeypatch):
+    run = runs / "tiny"
+    write_stage(run, "pretrain")
+    write_stage(run, "sft")
+    read = Manifest.read
+
+    def read_late(folder: Path) -> Manifest | None:
+        # What ``--force`` does between a look at the folder and one into it.
+        if folder.name == "sft":
+            (folder / "manifest.json").unlink()
+        return read(folder)
+
+    monkeypatch.setattr(Manifest, "read", read_late)
+    assert [stage.name for stage in RunIndex(run).stages("tiny")] == ["pretrain"]

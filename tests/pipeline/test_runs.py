@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from pipeline.artifacts import partial_path
+from pipeline.artifacts import hash_text, partial_path
 from pipeline.config.run import RunConfig, resolve
 from pipeline.errors import DataError, RunError
 from pipeline.runs import (
@@ -335,6 +336,38 @@ def test_only_what_a_stage_depends_on_is_in_its_hash(tmp_path: Path):
     assert config_hash(here, "sft") == config_hash(there, "sft")
     assert config_hash(here, "ppo") != config_hash(there, "ppo")
     assert config_hash(here, "sft") != config_hash(make_config(tmp_path, seed=1), "sft")
+
+
+def test_a_field_that_came_later_is_in_the_hash_where_it_departs(tmp_path: Path):
+    def with_precision(run_dir: str, **given: str) -> RunConfig:
+        tree = {"run_dir": str(tmp_path / run_dir), "base": "b", "evaluate": {"limit": 3, **given}}
+        return resolve(tree)
+
+    def changed(first: RunConfig, then: RunConfig, *, forget: bool = False) -> str:
+        complete(first, "evaluate")
+        if forget:
+            path = first.run_dir / "evaluate" / "config.yaml"
+            known = yaml.safe_load(path.read_text())
+            del known["evaluate"]["precision"]
+            path.write_text(yaml.safe_dump(known))
+        with pytest.raises(RunError) as caught:
+            open_stage(then, "evaluate", grows=True).__enter__()
+        return str(caught.value)
+
+    # What the hash was made of before the field was there.
+    plain = with_precision("a").to_plain("evaluate")
+    del plain["run_dir"]
+    for later in ("precision", "data", "max_tax", "best_of", "toxicity", "win_rates"):
+        del plain["evaluate"][later]
+    old = hash_text(json.dumps(plain, sort_keys=True))
+    assert config_hash(with_precision("a"), "evaluate") == old
+    assert config_hash(with_precision("a", precision="float32"), "evaluate") == old
+    assert config_hash(with_precision("a", precision="bf16"), "evaluate") != old
+    lower = {"precision": "bf16"}
+    said = changed(with_precision("a"), with_precision("a", **lower), forget=True)
+    assert "evaluate.precision 'float32' -> 'bf16'" in said
+    said = changed(with_precision("b", **lower), with_precision("b"))
+    assert "evaluate.precision 'bf16' -> 'float32'" in said
 
 
 def test_changed_data_and_parents_are_named(config: RunConfig):

@@ -1,31 +1,25 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import threading
 
-import numpy as np
 import pytest
 import torch
-from huggingface_hub import constants
-from safetensors.torch import save_file
 
 from pipeline.config.training import LoraSection
 from pipeline.errors import ModelError
 from pipeline.formatting import Formatter
 from pipeline.hydra import Backbone, lora_config, merge, save_adapter
 from pipeline.judges import RewardJudge
-from pipeline.models import load_policy, load_reward_model
-from pipeline.served_models import Need, ServedModels, find_model, load_model
+from pipeline.model_finding import Need, find_model
+from pipeline.models import load_policy
+from pipeline.records import Prompt
+from pipeline.served_models import ServedModels, load_model
 from pipeline.streaming import Policy
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[5, 6, 7, 8]])
-
-
-def count(model):
-    return sum(weight.numel() for weight in model.parameters())
 
 
 @pytest.fixture(scope="module")
@@ -55,95 +49,6 @@ def adapter_copy(adapter_folder, tmp_path):
     return change
 
 
-def test_a_models_size_is_that_of_its_weights_in_float32(policy_folder, reward_folder):
-    policy, reward = load_policy(policy_folder), load_reward_model(reward_folder)
-    assert find_model("policy", str(policy_folder)).size == 4 * count(policy)
-    assert find_model("reward", str(reward_folder)).size == 4 * count(reward)
-
-
-def test_a_model_in_parts_is_as_large_as_its_parts(policy_folder, tmp_path):
-    load_policy(policy_folder).save_pretrained(tmp_path, max_shard_size="20KB")
-    assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    save_file({"other": torch.zeros(100)}, tmp_path / "other.safetensors")
-    found = find_model("policy", str(tmp_path))
-    assert found.size == find_model("policy", str(policy_folder)).size
-
-
-def test_half_precision_on_disk_is_float32_in_memory(make_policy, tmp_path):
-    make_policy(0, torch.bfloat16).save_pretrained(tmp_path)
-    assert find_model("policy", str(tmp_path)).size == 4 * count(make_policy())
-
-
-def test_the_same_files_are_the_same_model_however_they_are_called(policy_folder, monkeypatch):
-    monkeypatch.chdir(policy_folder.parent)
-    assert find_model("policy", "./model") == find_model("policy", str(policy_folder))
-    assert find_model("policy", "./model") != find_model("reward", str(policy_folder))
-
-
-def test_what_is_no_model_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"^No model in .*/nowhere\. Check the path\.$"):
-        find_model("policy", str(tmp_path / "nowhere"))
-    with pytest.raises(ModelError, match=r"^No file .*x\.gguf\."):
-        find_model("policy", str(tmp_path / "x.gguf"))
-    (tmp_path / "pytorch_model.bin").write_bytes(b"no")
-    with pytest.raises(ModelError, match="holds its weights as a pickle"):
-        find_model("policy", str(tmp_path))
-
-
-def test_damaged_files_are_refused(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"\x08\x00\x00")
-    with pytest.raises(ModelError, match=r"model\.safetensors is damaged"):
-        find_model("policy", str(tmp_path))
-    (tmp_path / "x.gguf").write_bytes(b"GGUF")
-    with pytest.raises(ModelError, match="is no readable GGUF"):
-        find_model("policy", str(tmp_path / "x.gguf"))
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """Return the folder of the local copies of models on the Hub, without a connection."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    return tmp_path
-
-
-def test_a_model_on_the_hub_is_known_by_its_name(hub, policy_folder):
-    copy = hub / "models--us--tiny"
-    shutil.copytree(policy_folder, copy / "snapshots" / "abc")
-    (copy / "refs").mkdir()
-    (copy / "refs" / "main").write_text("abc", encoding="utf-8")
-    need = find_model("policy", "us/tiny")
-    assert need.name == "us/tiny"
-    assert need.path == str(copy / "snapshots" / "abc")
-    assert need.size == find_model("policy", str(policy_folder)).size
-
-
-@pytest.mark.usefixtures("hub")
-def test_a_model_that_cannot_be_fetched_is_one_line():
-    with pytest.raises(ModelError, match=r"^No model could be loaded from us/other \(.*connection"):
-        find_model("policy", "us/other")
-
-
-def write_gguf(path, elements):
-    gguf = pytest.importorskip("gguf")
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_tensor("some.weight", np.zeros((elements, 2), dtype=np.float16))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def test_a_gguf_is_as_large_as_its_weights_and_looked_at_again_when_it_changes(tmp_path):
-    path = tmp_path / "x.gguf"
-    write_gguf(path, 32)
-    os.utime(path, ns=(1, 1))
-    assert find_model("policy", str(path)).size == 4 * 64
-    write_gguf(path, 64)
-    os.utime(path, ns=(2, 2))
-    assert find_model("policy", str(path)).size == 4 * 128
-
-
 def test_policies_and_reward_models_load_as_what_they_are(policy_folder, reward_folder):
     policy = load_model(find_model("policy", str(policy_folder)), CPU)
     assert isinstance(policy, Policy)
@@ -159,6 +64,30 @@ def test_a_model_without_a_tokenizer_is_refused(policy_folder, tmp_path):
     load_policy(policy_folder).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="No tokenizer could be loaded"):
         load_model(find_model("policy", str(tmp_path)), CPU)
+
+
+def test_a_model_without_a_tokenizer_takes_the_one_that_is_named(policy_folder, tmp_path):
+    load_policy(policy_folder).save_pretrained(tmp_path)
+    policy = load_model(find_model("policy", str(tmp_path), str(policy_folder)), CPU)
+    whole = load_model(find_model("policy", str(policy_folder)), CPU)
+    assert torch.equal(policy.model(IDS).logits, whole.model(IDS).logits)
+    turns = Prompt.from_text("Where does Tom live?").messages
+    assert policy.formatter.prompt_ids(turns) == whole.formatter.prompt_ids(turns)
+
+
+def test_a_tokenizer_of_another_model_is_refused(make_policy, policy_folder, tmp_path):
+    small = make_policy(0, torch.float32)
+    small.resize_token_embeddings(300)
+    small.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"must have at most its 300 tokens, got 382 in .*model\."):
+        load_model(find_model("policy", str(tmp_path), str(policy_folder)), CPU)
+    with pytest.raises(ModelError, match=r"No tokenizer could be loaded from .*nowhere"):
+        load_model(find_model("policy", str(tmp_path), str(tmp_path / "nowhere")), CPU)
+
+
+def test_an_adapter_takes_the_tokenizer_that_is_named(adapter_folder, policy_folder):
+    need = find_model("policy", str(adapter_folder), str(policy_folder))
+    assert load_model(need, CPU).formatter.tokenizer.name_or_path == str(policy_folder)
 
 
 def test_an_adapter_is_merged_into_its_base(adapter_folder, policy_folder, tiny_formatter):
@@ -289,11 +218,57 @@ def test_what_another_needs_beside_it_does_not_go(models):
     assert held(models) == {"a", "c"}
 
 
+def test_keys_and_values_count_beside_the_weights(models):
+    first = models.lease([need("a")], 3)
+    assert models.lease([need("a")], 4) is None
+    second = models.lease([need("a")], 3)
+    assert models.lease([need("b")]) is None
+    models.release(first)
+    models.release(second)
+    use(models, need("b"))
+    assert held(models) == {"a", "b"}
+    assert models.lease([need("a")], 5).models[0].result(10) == "a"
+    assert held(models) == {"a"}, "what nobody uses goes for them"
+
+
+def test_whoever_does_not_wait_goes_beyond_the_bound_where_the_models_are_held(models):
+    first = models.lease([need("a")], 6)
+    first.models[0].result(10)
+    assert models.lease([need("a")], 2) is None
+    models.release(models.lease([need("a")], 2, at_once=True))
+    assert models.lease([need("a"), need("b")], 2, at_once=True) is None
+    with pytest.raises(ModelError):
+        models.lease([need("a")], 7, at_once=True)
+
+
+def test_what_would_fit_beside_leases_is_told(models):
+    first, second = models.lease([need("a")], 1), models.lease([need("a")], 3)
+    assert not models.fits([need("b")], 0, [first, second])
+    assert models.fits([need("b")], 1, [first])
+    assert not models.fits([need("b")], 2, [first])
+    assert models.fits([need("a")], 2, [first, second]), "a model counts once"
+    assert models.fits([need("b")], 6, [])
+
+
+def test_what_is_held_is_told(models):
+    models.lease([need("a")])
+    assert models.holds([need("a")])
+    assert models.holds([])
+    assert not models.holds([need("a"), need("b")])
+    assert not models.holds([need("a", stamp=2)])
+
+
 def test_what_can_never_fit_is_refused(models):
     with pytest.raises(ModelError, match=r"^a needs 1\.1e-08 GB of memory, more than the 1e-08 GB"):
         models.lease([need("a", size=11)])
     with pytest.raises(ModelError, match=r"^a and b need .* use fewer or smaller models\.$"):
         models.lease([need("a", size=6), need("b", size=6), need("a", size=6)])
+    with pytest.raises(
+        ModelError,
+        match=r"^a needs 1\.2e-08 GB of memory, 8e-09 GB of it for keys and values, more than the "
+        r"1e-08 GB that models may take\. Raise the bound, or ask for fewer answers or tokens\.$",
+    ):
+        models.lease([need("a")], 8)
 
 
 def test_a_model_counts_from_the_moment_it_is_asked_for(models, loads):
@@ -351,13 +326,3 @@ def test_whoever_waits_is_told_when_a_model_is_there(loads):
     assert not told.wait(0.05)
     loads.go.set()
     assert told.wait(10)
-
-
-def test_a_stage_that_was_run_again_is_another_model(policy_folder, tmp_path):
-    shutil.copytree(policy_folder, tmp_path / "model")
-    before = find_model("policy", str(tmp_path / "model"))
-    later = before.stamp + 10**9
-    os.utime(tmp_path / "model" / "model.safetensors", ns=(later, later))
-    after = find_model("policy", str(tmp_path / "model"))
-    assert after != before
-    assert after.stamp == later

@@ -8,16 +8,18 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from pipeline import serving_process
 from pipeline.config.sampling import DecodingSection
 from pipeline.errors import ConfigError, ModelError, RunError
 from pipeline.formatting import Formatter
 from pipeline.models import load_policy
 from pipeline.records import Prompt
 from pipeline.sampling import sample_completions
-from pipeline.serving import STARTING, STARTING_ANEW, ModelServer
+from pipeline.serving import STARTING, STARTING_ANEW, ModelServer, Stream
 from pipeline.serving_messages import (
     DistributionRequest,
     Failed,
@@ -188,6 +190,7 @@ def test_nothing_starts_before_it_is_needed_and_nothing_is_left(ask):
     assert next(stream) == (0, Notice(STARTING))
     worker = server.pid
     assert is_worker(worker)
+    assert os.getpgid(worker) != os.getpgrp(), "Ctrl-C in the terminal is not for it"
     server.close()
     server.close()
     assert [event for _, event in stream] == [Failed("The models were closed.")]
@@ -196,6 +199,66 @@ def test_nothing_starts_before_it_is_needed_and_nothing_is_left(ask):
     assert server.loaded() == ()
     with pytest.raises(RunError, match="The models are closed"):
         list(server.generate(ask()))
+
+
+@pytest.fixture
+def awake(monkeypatch, tmp_path):
+    """Return a file; until it is there, processes that are started read nothing."""
+    path = tmp_path / "awake"
+    monkeypatch.setenv("DEAF_UNTIL", str(path))
+    monkeypatch.setattr(serving_process, "WORKER", "tests.pipeline.deaf_worker")
+    return path
+
+
+def test_nobody_waits_for_a_process_that_does_not_read(ask, awake):
+    much = Prompt.from_text("cat " * 100_000).messages
+    kept = []
+
+    def use():
+        server.generate_all([ask(prompt=much)] * 2).close()
+        kept.append(server.generate_all([ask(prompt=much), ask()]))
+
+    with ModelServer(SETTINGS) as server:
+        user = threading.Thread(target=use, daemon=True)
+        user.start()
+        user.join(PATIENCE / 4)
+        assert not user.is_alive(), "a pipe holds little, and nothing reads it yet"
+        awake.touch()
+        assert list(kept[0]) == [], "all that was asked meanwhile is passed on and answered"
+
+
+def test_a_process_that_never_reads_can_be_closed(ask, awake):
+    server = ModelServer(SETTINGS)
+    stream = server.generate_all([ask(prompt=Prompt.from_text("cat " * 100_000).messages)])
+    assert next(stream) == (0, Notice(STARTING))
+    server.close()
+    assert [event for _, event in stream] == [Failed("The models were closed.")]
+    assert not awake.exists()
+
+
+def test_a_request_that_cannot_be_passed_on_leaves_none_behind():
+    class Process:
+        left: ClassVar[list[int]] = []
+
+        def leave(self, number):
+            self.left.append(number)
+
+    def ask(request, _sink):
+        if request == "second":
+            raise RunError("The models are closed.")
+        return Process(), 1
+
+    with pytest.raises(RunError, match="closed"):
+        Stream(ask, ["first", "second"])
+    assert Process.left == [1]
+
+
+def test_a_process_that_cannot_be_started_is_one_line(ask, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with ModelServer(SETTINGS) as server:
+        with pytest.raises(RunError, match=r"^No process could be started for the models"):
+            list(server.generate(ask()))
+        assert server.pid is None
 
 
 def test_the_process_ends_with_whoever_started_it(policy_folder):

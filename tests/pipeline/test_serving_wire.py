@@ -26,8 +26,10 @@ MESSAGES = Prompt.from_text("Hello\nMia \u2028 😀").messages
 CANDIDATE = Candidate(3, " cat", 0.25, 1, None)
 EXAMPLES = [
     ServingSettings(memory_bytes=5, threads=2, device="cpu"),
-    GenerationRequest("a", MESSAGES, DecodingSection(stop=["x"]), 3, 7, "base", "reward"),
-    DistributionRequest("a", MESSAGES, (1, 2), 3, 4, None),
+    GenerationRequest(
+        "a", MESSAGES, DecodingSection(stop=["x"]), 3, 7, "base", "reward", "b", "c", "me"
+    ),
+    DistributionRequest("a", MESSAGES, (1, 2), 3, 4, None, "b", asker="me"),
     ListModels(),
     Cancel(),
     Queued(2),

@@ -1,90 +1,62 @@
 from __future__ import annotations
 
-import shutil
+import functools
 import time
 
 import pytest
-import torch
 
-from pipeline import serving_worker
+from pipeline import serving_worker, streaming
 from pipeline.config.sampling import DecodingSection
-from pipeline.models import save_model
-from pipeline.records import Prompt
-from pipeline.served_models import find_model
+from pipeline.models import load_policy, new_reward_model, save_model
 from pipeline.serving_messages import (
     Distribution,
     DistributionRequest,
     Failed,
     Finished,
-    GenerationRequest,
     Loading,
     Queued,
-    ServingSettings,
     Token,
 )
 from pipeline.serving_wire import Cancel, Done, ListModels, Models
-from pipeline.serving_worker import Desk
-
-MESSAGES = Prompt.from_text("Where does Tom live?").messages
-LONG = DecodingSection(max_new_tokens=400, min_new_tokens=400)
-"""What is still at work when others are answered; it is cancelled, and never finished."""
-SOME = DecodingSection(max_new_tokens=30, min_new_tokens=30)
-SHORT = DecodingSection(max_new_tokens=4, min_new_tokens=4)
-
-
-class Office:
-    """A desk, and what it has said."""
-
-    def __init__(self, **settings):
-        self.said = []
-        self.desk = Desk(
-            ServingSettings(**{"device": "cpu", **settings}),
-            lambda number, message: self.said.append((number, message)),
-        )
-
-    def about(self, number, kind=object):
-        return [message for to, message in self.said if to == number and isinstance(message, kind)]
-
-    def step_until(self, holds):
-        end = time.monotonic() + 30
-        while not holds():
-            assert time.monotonic() < end, self.said
-            self.desk.step()
-
-    def answer(self, *numbers):
-        ends = (Done, Failed, Models)
-        self.step_until(lambda: all(self.about(number, ends) for number in numbers))
-
-
-@pytest.fixture(scope="module")
-def model_folder(make_policy, tiny_tokenizer, tmp_path_factory):
-    """Return a policy with room for long answers."""
-    folder = tmp_path_factory.mktemp("long") / "model"
-    model = make_policy(0, torch.float32, context=512)
-    save_model(folder, model, tiny_tokenizer, "# For tests\n")
-    return folder
+from tests.pipeline.offices import LONG, MESSAGES, SHORT, SOME, Office, ask_of, fill, line_up
 
 
 @pytest.fixture
-def ask(model_folder):
-    def make(decoding=SHORT, model=model_folder, **fields):
-        return GenerationRequest(str(model), MESSAGES, decoding, **fields)
-
-    return make
+def ask(long_folder):
+    return functools.partial(ask_of, long_folder)
 
 
-def test_an_answer_is_loading_tokens_the_end_and_done(ask, model_folder, reward_folder):
+def test_an_answer_is_loading_tokens_the_end_and_done(ask, long_folder, reward_folder):
     office = Office()
-    request = ask(reference=str(model_folder), reward=str(reward_folder), samples=2)
+    request = ask(reference=str(long_folder), reward=str(reward_folder), samples=2)
     office.desk.put(1, request)
     office.answer(1)
     kinds = [type(message).__name__ for message in office.about(1)]
     assert kinds == ["Loading"] * 2 + ["Token"] * 8 + ["Finished"] * 2 + ["Done"]
     paths = [message.path for message in office.about(1, Loading)]
-    assert paths == [str(model_folder), str(reward_folder)]
+    assert paths == [str(long_folder), str(reward_folder)]
     end = office.about(1, Finished)[0]
     assert end.kl == pytest.approx(0, abs=1e-6), "the reference is the policy"
     assert end.score is not None
+
+
+def test_a_checkpoint_answers_with_the_tokenizer_that_is_named(ask, long_folder, tmp_path):
+    office = Office()
+    load_policy(long_folder).save_pretrained(tmp_path)
+    office.desk.put(1, ask(model=tmp_path))
+    office.desk.put(2, ask(model=tmp_path, tokenizer=long_folder, reference=long_folder))
+    beside = {"reference": tmp_path, "reference_tokenizer": long_folder}
+    office.desk.put(3, ask(tokenizer=long_folder, **beside))
+    office.desk.put(4, ask())
+    office.answer(1, 2, 3, 4)
+    assert "No tokenizer could be loaded" in office.about(1, Failed)[0].reason
+    texts = [office.about(number, Finished)[0].text for number in (2, 3, 4)]
+    assert len(set(texts)) == 1, "the weights are the same"
+    assert office.about(2, Finished)[0].kl == pytest.approx(0, abs=1e-6)
+    assert office.about(3, Finished)[0].kl == pytest.approx(0, abs=1e-6)
+    office.desk.put(5, DistributionRequest(str(tmp_path), MESSAGES, tokenizer=str(long_folder)))
+    office.step_until(lambda: office.about(5, (Distribution, Failed)))
+    assert office.about(5, Distribution)
 
 
 def test_what_is_loaded_is_not_loaded_again(ask):
@@ -134,22 +106,8 @@ def test_a_cancelled_request_says_no_more_and_gives_its_models_back(ask):
     assert [model.in_use for model in office.about(2, Models)[0].models] == [False]
 
 
-def fill(office, ask, *numbers):
-    """Put long requests to work, one after the other."""
-    for number in numbers:
-        office.desk.put(number, ask(LONG, seed=number))
-        office.step_until(lambda number=number: office.about(number, Token))
-
-
-def line_up(office, ask, *numbers):
-    """Put short requests in line, one after the other."""
-    for number in numbers:
-        office.desk.put(number, ask(SHORT, seed=number))
-        office.step_until(lambda number=number: office.about(number, Queued))
-
-
-def test_only_so_many_are_answered_at_once_and_the_others_know_their_place(ask):
-    office = Office(active=2)
+def test_only_so_many_of_one_asker_are_answered_at_once_and_the_others_know_their_place(ask):
+    office = Office(active=4)
     fill(office, ask, 1, 2)
     line_up(office, ask, 3, 4)
     assert not office.about(1, Queued)
@@ -178,53 +136,43 @@ def test_a_request_in_line_can_be_cancelled_and_a_free_place_is_taken_at_once(as
     assert [message.position for message in office.about(3, Queued)] == [2, 1]
 
 
-@pytest.fixture
-def two_folders(model_folder, tmp_path):
-    other = tmp_path / "other"
-    shutil.copytree(model_folder, other)
-    return model_folder, other
-
-
-def test_what_does_not_fit_beside_the_others_waits_and_those_behind_it_do_not(ask, two_folders):
-    first, other = two_folders
-    office = Office(memory_bytes=find_model("policy", str(first)).size)
-    office.desk.put(1, ask(LONG))
-    office.step_until(lambda: office.about(1, Token))
-    office.desk.put(2, ask(model=other))
-    office.step_until(lambda: office.about(2, Queued))
-    office.desk.put(3, ask(model=first))
+def test_answers_are_scored_between_the_tokens_of_others(
+    ask, long_folder, tiny_formatter, tiny_tokenizer, tmp_path, monkeypatch
+):
+    judge = new_reward_model(long_folder, tiny_formatter, seed=1)
+    save_model(tmp_path, judge, tiny_tokenizer, "# For tests\n")
+    monkeypatch.setattr(streaming, "SLICE", 16)
+    office = Office()
+    office.desk.put(1, ask(reward=str(tmp_path)))
+    office.answer(1)
+    (loaded,) = [
+        entry.model.result()
+        for need, entry in office.desk._models._entries.items()
+        if need.role == "reward"
+    ]
+    seen = []
+    loaded.model.base_model.register_forward_pre_hook(
+        lambda _module, _given, named: seen.append(
+            (named["input_ids"].numel(), len(office.about(2, Token)))
+        ),
+        with_kwargs=True,
+    )
+    fill(office, ask, 2, asker="b")
+    office.desk.put(3, ask(SOME, samples=3, reward=str(tmp_path), asker="a"))
     office.answer(3)
-    assert not office.about(1, Done)
-    assert not office.about(2, Token)
-    office.desk.put(1, Cancel())
-    office.answer(2)
-    office.desk.put(4, ListModels())
-    office.answer(4)
-    assert [model.path for model in office.about(4, Models)[0].models] == [str(other)]
+    assert len(seen) > 6, "three answers of several slices each"
+    assert max(tokens for tokens, _ in seen) <= 16
+    others = [count for _, count in seen]
+    assert others == sorted(set(others)), "another's token comes after each slice"
+    assert not office.about(2, Done)
 
 
-def test_nobody_overtakes_one_that_has_waited_for_long(ask, two_folders, monkeypatch):
-    first, other = two_folders
-    office = Office(memory_bytes=find_model("policy", str(first)).size)
-    monkeypatch.setattr(serving_worker, "PATIENCE", 0.0)
-    office.desk.put(1, ask(LONG))
-    office.step_until(lambda: office.about(1, Token))
-    office.desk.put(2, ask(model=other))
-    office.step_until(lambda: office.about(2, Queued))
-    office.desk.put(3, ask(model=first))
-    office.step_until(lambda: office.about(3, Queued))
-    office.desk.put(1, Cancel())
-    office.answer(2, 3)
-    order = [number for number, message in office.said if message == Done()]
-    assert order == [2, 3]
-
-
-def test_a_model_beyond_the_bound_is_refused_in_one_line(ask, model_folder):
+def test_a_model_beyond_the_bound_is_refused_in_one_line(ask, long_folder):
     office = Office(memory_bytes=1000)
     office.desk.put(1, ask())
     office.answer(1)
     (failed,) = office.about(1, Failed)
-    assert failed.reason.startswith(f"{model_folder} needs ")
+    assert failed.reason.startswith(f"{long_folder} needs ")
     assert "\n" not in failed.reason
 
 
@@ -271,12 +219,12 @@ def test_want_of_memory_is_said_in_plain_words(ask, monkeypatch):
     assert office.about(1, Failed)[0].reason.startswith("There must be memory for the answer")
 
 
-def test_a_distribution_comes_between_the_tokens_of_others(ask, model_folder):
+def test_a_distribution_comes_between_the_tokens_of_others(ask, long_folder):
     office = Office()
     office.desk.put(1, ask(LONG))
     office.step_until(lambda: len(office.about(1, Token)) >= 3)
     ids = tuple(token.id for token in office.about(1, Token))
-    office.desk.put(2, DistributionRequest(str(model_folder), MESSAGES, ids, top=3))
+    office.desk.put(2, DistributionRequest(str(long_folder), MESSAGES, ids, top=3))
     office.answer(2)
     (found,) = office.about(2, Distribution)
     assert len(found.tokens) == 3

@@ -31,7 +31,7 @@ def test_prompts_leave_room_for_their_completions(tiny_formatter):
     texts = ["Where is Tom?", "Where is " + "the red " * 40 + "dog?", "Who is Mia?", "No?"]
     demonstrations = [Demonstration(Prompt.from_text(text), "here.") for text in texts]
     found = fixed_prompts(demonstrations, tiny_formatter, 2, 128)
-    assert [prompt.text for prompt in found] == ["Where is Tom?", "Who is Mia?"]
+    assert [prompt.logged["prompt"] for prompt in found] == ["Where is Tom?", "Who is Mia?"]
     for prompt, text in zip(found, (texts[0], texts[2]), strict=True):
         assert prompt.ids == tiny_formatter.prompt_ids(Prompt.from_text(text).messages)
     assert fixed_prompts(demonstrations, tiny_formatter, 0, 128) == []
@@ -46,7 +46,7 @@ def test_texts_are_shown_by_their_first_tokens(tiny_formatter):
     rows = np.array([tiny_formatter.document_ids("Mia lives in the forest with Tom.")[:8]] * 3)
     found = text_starts(rows, tiny_formatter, 2)
     assert [prompt.ids for prompt in found] == [rows[0, :4].tolist()] * 2
-    assert found[0].text == tiny_formatter.tokenizer.decode(rows[0, :4])
+    assert found[0].logged == {"prompt": tiny_formatter.tokenizer.decode(rows[0, :4])}
 
 
 def test_completions_are_the_greedy_ones_and_the_mode_is_kept(stage, tiny_formatter, make_policy):
@@ -80,3 +80,17 @@ def test_samples_are_shown_at_the_start_at_validations_checkpoints_and_the_end(
         callback.on_step_end(None, state, control, model=policy)
     callback.on_train_begin(None, state, TrainerControl(), model=policy)  # A resume.
     assert [step for step, *_ in shown(stage)] == [0, 2, 3, 5]
+
+
+def test_the_whole_prompt_is_written_beside_its_last_turn(stage, tiny_formatter, make_policy):
+    turns = (
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Where is Tom?"},
+    )
+    demonstrations = [Demonstration(Prompt(turns), "here.")]
+    prompts = fixed_prompts(demonstrations, tiny_formatter, 1, 128)
+    assert prompts[0].ids == tiny_formatter.prompt_ids(turns)
+    ShowSamples(stage, tiny_formatter, prompts).show(make_policy(0, torch.float32, context=128), 1)
+    ((_, row),) = read_jsonl(stage.folder / "samples.jsonl")
+    assert row.keys() == {"step", "prompt", "messages", "completion"}
+    assert (row["prompt"], row["messages"]) == ("Where is Tom?", list(turns))

@@ -176,6 +176,48 @@ def test_the_score_is_the_reward_models(policy, reward_folder):
     assert [ends[sample].score for sample in range(3)] == pytest.approx(expected)
 
 
+def test_an_answer_is_scored_in_slices_between_which_others_have_their_turn(
+    policy, reward_folder, monkeypatch
+):
+    judge = RewardJudge(reward_folder)
+    decoding = DecodingSection(max_new_tokens=12, min_new_tokens=12)
+    texts = [end.text for end in answer(policy, ask(decoding, samples=3))[1].values()]
+    expected = judge([PROMPT] * 3, texts)
+    monkeypatch.setattr(streaming, "SLICE", 4)
+    seen = []
+    judge.model.base_model.register_forward_pre_hook(
+        lambda _module, _given, named: seen.append(named["input_ids"].shape), with_kwargs=True
+    )
+    scores, slices = {}, 0
+    for turn in stream_answers(ask(decoding, samples=3), policy, None, judge):
+        assert len(seen) - slices <= 1, "a slice a turn"
+        slices = len(seen)
+        scores.update({event.sample: event.score for event in turn if isinstance(event, Finished)})
+    assert [scores[sample] for sample in range(3)] == pytest.approx(expected, abs=1e-5)  # float32
+    assert all(rows == 1 and width <= 4 for rows, width in seen)
+    lengths = [len(judge.encode(PROMPT, text)) for text in texts]
+    assert slices == sum(math.ceil(length / 4) for length in lengths)
+
+
+def test_an_answer_that_is_too_long_for_the_judge_has_no_score_and_it_is_said_once(
+    make_policy, tiny_formatter, reward_folder
+):
+    long = Policy("long", make_policy(0, context=512), tiny_formatter)
+    judge = RewardJudge(reward_folder, name="the judge")
+    decoding = DecodingSection(max_new_tokens=300, min_new_tokens=300)
+    _, ends, notices = answer(long, ask(decoding, samples=2), None, judge)
+    assert [end.score for end in ends.values()] == [None, None]
+    assert notices == [
+        "No score from the judge of an answer that does not fit in its context of 64 tokens with "
+        "the prompt."
+    ]
+    room = 64 - len(judge.encode(PROMPT, ""))
+    short = DecodingSection(max_new_tokens=room // 4)
+    _, ends, notices = answer(long, ask(short, samples=2), None, judge)
+    assert all(end.score is not None for end in ends.values())
+    assert notices == []
+
+
 def test_a_reference_of_another_tokenizer_is_left_out_and_said(policy, make_policy, foreign_folder):
     other = Policy("theirs", make_policy(1), Formatter(load_tokenizer(foreign_folder)))
     tokens, ends, notices = answer(policy, ask(), other)

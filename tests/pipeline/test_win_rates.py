@@ -67,4 +67,4 @@ def test_figures_are_written_as_json_has_them():
     assert rows["pairs"][0]["win_rate"] == found.pairs[0].win_rate._asdict()
     assert rows["pairs"][0]["length_controlled"]["separated"] is False
     assert rows["strengths"][0]["strength"] == {"estimate": 0.0, "low": 0.0, "high": 0.0}
-    assert to_rows({"a": (None, 1)}) == {"a": [None, 1]}
+    assert to_rows({"a": (None, 1), "b": [(0.5,)]}) == {"a": [None, 1], "b": [[0.5]]}

@@ -1,14 +1,22 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 
-import pytest
 from rich.console import Console
 
-from pipeline.errors import ModelError
 from pipeline.records import Prompt
-from pipeline.serving_messages import Failed, Finished, Loading, Notice, Queued, Token
+from pipeline.serving_messages import (
+    Candidate,
+    Distribution,
+    Failed,
+    Finished,
+    Loading,
+    Notice,
+    Queued,
+    Token,
+)
 from stages.answer_columns import (
     SHADES,
     Column,
@@ -94,9 +102,56 @@ def test_a_stop_string_is_not_shown():
     assert cell.plain == "one two \n3 tokens"
 
 
-def test_a_failure_names_the_column():
-    with pytest.raises(ModelError, match=r"^ppo: No model in x\.$"):
-        Column("ppo").take(Failed("No model in x."))
+def test_a_failure_stands_in_its_column_and_in_words_below():
+    columns = [column("sft", "a red boat"), Column("ppo")]
+    columns[1].take(Loading("x", 1))
+    columns[1].take(Token(0, 1, "half of", -0.1, 1, 0.1))
+    columns[1].take(Failed("No model in\x1b x."))
+    shown = render(tabulate(PROMPT, columns, 1), color=False)
+    lines = [line.strip() for line in shown.splitlines()]
+    assert lines[2].split() == ["sft", "ppo", "failed"]
+    assert "ppo: No model in␛ x." in lines
+    (unfinished,) = [line for line in lines if "unfinished" in line]
+    assert "half of" in shown
+    assert "3 tokens" in unfinished
+    out = io.StringIO()
+    write_plain(Console(file=out), PROMPT, columns)
+    *_, said, end = out.getvalue().splitlines()
+    assert (said, end) == ("--- ppo failed: No model in␛ x.", "")
+
+
+def test_a_failure_is_a_row_with_an_error_and_the_same_keys():
+    columns = [column("sft", "a"), column("ppo", "half")]
+    columns[1].take(Failed("No memory."))
+    rows = list(rows_of(PROMPT, columns, ["a", "b"], with_next=True))
+    assert [(row["model"], row["text"], row["error"]) for row in rows] == [
+        *(("sft", "a", None), ("ppo", "half", None), ("ppo", None, "No memory.")),
+    ]
+    assert {tuple(row) for row in rows} == {tuple(rows[0])}
+    assert {row["next"] for row in rows} == {None}
+    assert "next" not in next(rows_of(PROMPT, columns, ["a", "b"]))
+
+
+def test_next_tokens_are_in_the_row_of_their_answer():
+    made = column("sft", "a")
+    made.next[0] = Distribution((Candidate(3, "x", 0.5, 1), Candidate(4, "y", math.nan, 2)), 1.5)
+    (row,) = rows_of(PROMPT, [made], ["a"], with_next=True)
+    json.loads(json.dumps(row, allow_nan=False))
+    first, second = row["next"]["tokens"]
+    assert first == {**first, "id": 3, "probability": 0.5, "ref_probability": None}
+    assert second["probability"] is None
+    assert (row["next"]["entropy"], row["next"]["chosen"]) == (1.5, None)
+
+
+def test_earlier_turns_stand_before_the_prompt():
+    turns = [("system", "Be brief."), ("user", "Hi\x1b"), ("assistant", "Hello."), ("user", "Why?")]
+    prompt = Prompt(tuple({"role": role, "content": content} for role, content in turns))
+    expected = ["system: Be brief.", "user: Hi␛", "assistant: Hello."]
+    out = io.StringIO()
+    write_plain(Console(file=out), prompt, [])
+    assert out.getvalue().splitlines() == [*expected, "prompt: Why?", ""]
+    lines = render(tabulate(prompt, [column("sft", "a")], 1), color=False).splitlines()
+    assert [line.strip() for line in lines[:4]] == [*expected, "Why?"]
 
 
 def test_the_less_likely_a_token_the_more_it_stands_out():
@@ -109,7 +164,7 @@ def test_the_less_likely_a_token_the_more_it_stands_out():
 
 def test_added_places_are_those_of_the_words_that_the_other_lacks():
     text = "a blue boat!"
-    places = list(added_places("a red boat", text))
+    places = added_places("a red boat", text)
     assert [text[start:end] for start, end in places] == ["blue", "!"]
 
 
@@ -156,6 +211,12 @@ def test_rows_hold_all_that_is_known_of_an_answer():
         "prompt": [{"role": "user", "content": "What is red?"}],
         **{"model": "sft", "path": "runs/sft/model", "sample": 0, "text": "red"},
         **{"finish_reason": "eos", "tokens": 1, "logprob": -0.5},
-        **{"kl": 0.1, "log_ratio": 0.2, "score": 0.3},
+        **{"kl": 0.1, "log_ratio": 0.2, "score": 0.3, "error": None},
     }
     assert describe(done) == "score 0.30, 1 tokens, KL 0.10"
+
+
+def test_a_figure_that_is_no_finite_number_is_null_in_json():
+    (row,) = rows_of(PROMPT, [column("sft", "a", log_ratio=math.inf, kl=math.nan)], ["a"])
+    assert (row["log_ratio"], row["kl"], row["logprob"]) == (None, None, -1.0)
+    json.loads(json.dumps(row, allow_nan=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from pipeline.models import save_model
+from pipeline.runs import checkpoint_path
 from stages.cli import main
+from tests.run_folders import write_stage
 
 QUESTIONS = [
     {
@@ -102,6 +105,34 @@ def test_what_was_measured_is_kept_and_another_model_needs_force(
     assert compare("--force") == 0
 
 
+def test_another_base_and_a_model_less_are_noticed(
+    compare, models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models["third"] = models["other"]
+    assert compare() == 0
+    results = tmp_path / "out" / "evaluate" / "results.json"
+    measured = json.loads(results.read_text())
+    del models["third"]
+    said = []
+    for names in (["base", "other"], ["other", "base"]):
+        places = {name: models[name] for name in names}
+        models.clear()
+        models.update(places)
+        capsys.readouterr()
+        assert compare() == 2
+        said.append(capsys.readouterr().err)
+        assert "data list of models has changed" in said[-1]
+        assert said[-1].count("\n") == 1
+        assert list(json.loads(results.read_text())) == list(measured)
+        assert compare("--force") == 0
+        found = json.loads(results.read_text())
+        assert list(found) == names
+        assert found == {name: measured[name] for name in names}
+        measured = found
+        numbers = read(tmp_path / "out", "report/report.json")
+        assert [row["stage"] for row in numbers["language"]] == names
+
+
 def test_a_model_that_lost_too_much_fails_with_3_and_its_report_is_there(
     compare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,6 +156,7 @@ def test_a_model_that_lost_too_much_fails_with_3_and_its_report_is_there(
     ("words", "message"),
     [
         (["--models", "a=x"], "--models must name two models or more, got 1."),
+        (["--models=a=x", "evaluate.tasks=[tiny]"], "--models must name two models or more"),
         (["--models", "a=./nowhere", "b=x"], "evaluate must have tasks, perplexity or prompts"),
         (
             ["--models", "a=./nowhere", "b=x", "evaluate.tasks=[tiny]"],
@@ -163,9 +195,41 @@ def test_a_folder_without_a_tokenizer_is_one_line(
     assert said.count("\n") == 1
 
 
+def test_weights_that_are_no_numbers_are_one_line(
+    compare,
+    models: dict[str, Path],
+    make_policy,
+    tiny_tokenizer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    diverged = make_policy(1, torch.float32, context=512)
+    with torch.no_grad():
+        next(diverged.parameters())[3, 2] = torch.nan
+    shutil.rmtree(models["other"])
+    save_model(models["other"], diverged, tiny_tokenizer, "# C\n")
+    assert compare() == 2
+    said = capsys.readouterr().err
+    assert f"{models['other']} must hold finite weights, got NaN or infinity in " in said
+    assert said.count("\n") == 1
+
+
 def test_prompts_need_a_chat_template(
     compare, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert compare("evaluate.prompts=[{path: tiny:prompts, split: test, limit: 2}]") == 2
     assert "must have a chat template, got none" in capsys.readouterr().err
     assert tmp_path.is_dir()
+
+
+def test_a_checkpoint_of_a_run_takes_the_tokenizer_of_its_line(
+    compare, models: dict[str, Path], tmp_path: Path
+) -> None:
+    run, whole = tmp_path / "runs" / "tiny", models["base"] / "model"
+    write_stage(run, "sft", model=whole)
+    write_stage(run, "ppo", ["sft"], status="running")
+    models["other"] = checkpoint_path(run / "ppo", 40) / "policy"
+    no_tokenizer = shutil.ignore_patterns("*token*", "*.jinja")
+    shutil.copytree(whole, models["other"], ignore=no_tokenizer)
+    assert compare() == 0
+    results = read(tmp_path / "out", "evaluate/results.json")
+    assert results["other"]["questions"] == results["base"]["questions"], "the same weights"

@@ -180,6 +180,22 @@ def test_a_reward_model_scores_once_and_chooses_what_to_rank(
     assert {tuple(item["checkpoints"]) for item in chosen} == {(checkpoint,)}
 
 
+def test_a_completion_too_long_for_the_reward_model_is_counted_and_has_no_score(
+    scored_run: Path, capsys: pytest.CaptureFixture[str]
+):
+    with LabelStore.open(scored_run.parent / "labels.db") as store:
+        prompt = store.prompts()[0]
+        long = SampledCompletion("Mia lives in the forest. " * 20, Provenance("sft"))
+        store.add_completions(prompt.id, [long])
+    assert main(["labels", "score", str(scored_run)]) == 0
+    said = "reward: 36 completions scored, 1 too long for its context\n"
+    assert capsys.readouterr().out == said
+    checkpoint = Manifest.read(scored_run.parent / "reward").model_hash
+    with LabelStore.open(scored_run.parent / "labels.db") as store:
+        (left,) = store.unscored(checkpoint)
+    assert left[1].text == long.text
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

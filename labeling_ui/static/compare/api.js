@@ -1,9 +1,11 @@
 /** Talk to the routes of comparisons. Every failure is an ApiError that says in words what is wrong. */
 
 const ROOT = "/api/lab/compare";
-const PATIENCE = 60_000;
+/** Seconds that an answer which is no stream may take. */
+const PATIENCE = 60;
 const WORDS = {
   offline: "The server cannot be reached.",
+  timeout: `No answer within ${PATIENCE} seconds: the server or its models are busy. Try again.`,
   signed_out: "You are signed out. Sign in again.",
   forbidden: "Only leads may do this. Sign in as a lead.",
   fault: "Something went wrong on the server, and it was written down.",
@@ -11,8 +13,8 @@ const WORDS = {
 
 export class ApiError extends Error {
   /**
-   * @param code the word of the API, "offline" where no answer came, "stopped" where the page
-   *   itself ended it.
+   * @param code the word of the API, "offline" where no answer came, "timeout" where it took too
+   *   long, "stopped" where the page itself ended it.
    * @param message one line for people.
    */
   constructor(code, message) {
@@ -51,7 +53,7 @@ export async function* lines(path, body, signal) {
     yield* whole(reader);
   } catch (error) {
     if (signal.aborted) throw new ApiError("stopped", "Stopped.");
-    throw error instanceof ApiError ? error : new ApiError("offline", WORDS.offline);
+    throw explain(error);
   }
 }
 
@@ -74,6 +76,13 @@ export async function* whole(reader) {
   if (!ended) throw new ApiError("offline", "The connection broke before the answers were whole.");
 }
 
+/** Return what went wrong as an ApiError, which may have been one before. */
+export function explain(error) {
+  if (error instanceof ApiError) return error;
+  const code = error.name === "TimeoutError" ? "timeout" : "offline";
+  return new ApiError(code, WORDS[code]);
+}
+
 function json(body) {
   return {
     method: "POST",
@@ -83,7 +92,7 @@ function json(body) {
 }
 
 function patience() {
-  return AbortSignal.timeout(PATIENCE);
+  return AbortSignal.timeout(1000 * PATIENCE);
 }
 
 async function ask(path, options) {
@@ -91,8 +100,7 @@ async function ask(path, options) {
   try {
     answer = await fetch(ROOT + path, { credentials: "same-origin", cache: "no-store", ...options });
   } catch (error) {
-    if (options.signal?.aborted && error.name === "AbortError") throw error;
-    throw new ApiError("offline", WORDS.offline);
+    throw explain(error);
   }
   if (answer.ok) return answer;
   const body = await answer.json().catch(() => null);
@@ -103,7 +111,7 @@ async function ask(path, options) {
 async function read(answer, how) {
   try {
     return await how(answer);
-  } catch {
-    throw new ApiError("offline", WORDS.offline);
+  } catch (error) {
+    throw explain(error);
   }
 }

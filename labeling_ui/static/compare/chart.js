@@ -2,18 +2,22 @@
 
 import { h } from "../dom.js";
 import { scoped } from "./parts.js";
-import { thin, ticks } from "./scales.js";
+import { letters, placeMarks, thin, ticks } from "./scales.js";
 import { number } from "./shading.js";
 import { s } from "./svg.js";
 
 const WIDTH = 860;
 const HEIGHT = 300;
 const LEFT = 64;
-const RIGHT = 16;
+/** Beside the plot there is room for the letters of about 40 lines that end there. */
+const RIGHT = 52;
 const TOP = 12;
 const BOTTOM = 36;
-/** How many looks of a line there are; each has a colour and a dash of its own. */
+/** So many colours and dashes there are; as pairs they repeat after 64 lines. */
 const LOOKS = 8;
+/** Between the end of a line and its letter, and the room that a letter takes. */
+const GAP = 7;
+const MARK = [20, 12];
 
 export class Chart {
   #plot = h("div.plot", { tabindex: "0", role: "region", "aria-label": "Curves" });
@@ -63,7 +67,7 @@ function plot(metric, curves) {
   const up = ticks(...range(points.map(([, y]) => y)), 5);
   const x = scale(across, LEFT, WIDTH - RIGHT);
   const y = scale(up, HEIGHT - BOTTOM, TOP);
-  const label = `${metric} by step: ${curves.map(({ name }) => name).join(", ")}. The table below has the numbers.`;
+  const label = `${metric} by step: ${curves.map(({ name }, at) => `${letters(at)} ${name}`).join(", ")}. The table below has the numbers.`;
   return s(
     "svg",
     { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": label },
@@ -76,6 +80,7 @@ function plot(metric, curves) {
     ),
     s("text.tick", { x: WIDTH - RIGHT, y: HEIGHT - 2, "text-anchor": "end" }, "step"),
     curves.map((curve, at) => line(curve.points, at, x, y)),
+    marks(curves.map((curve) => curve.points.at(-1)).map(([step, value]) => [round(x(step)), round(y(value))])),
   );
 }
 
@@ -83,18 +88,36 @@ function line(points, at, x, y) {
   const drawn = thin(points).map(([step, value]) => `${round(x(step))},${round(y(value))}`);
   const [step, value] = points.at(-1);
   return [
-    s(`polyline.curve.look-${at % LOOKS}`, { points: drawn.join(" ") }),
+    s(lookOf(at), { points: drawn.join(" ") }),
     s(`circle.end.look-${at % LOOKS}`, { cx: round(x(step)), cy: round(y(value)), r: 3 }),
   ];
+}
+
+/** Lines of one colour have different dashes. */
+function lookOf(at) {
+  const dash = (at + Math.floor(at / LOOKS)) % LOOKS;
+  return `polyline.curve.look-${at % LOOKS}.dash-${dash}`;
+}
+
+/** Letter the ends of lines; a letter that stands elsewhere is led to. */
+function marks(ends) {
+  const places = placeMarks(ends.map(([x, y]) => [x + GAP, y]), MARK, [WIDTH, 2, HEIGHT - BOTTOM + MARK[1]]);
+  const leaders = places.map(([x, y], at) => {
+    const [x1, y1] = ends[at];
+    const moved = Math.hypot(x - x1 - GAP, y - y1) > 1;
+    return moved ? s("line.leader", { x1, y1, x2: x - 1, y2: y }) : null;
+  });
+  // The letters last: they stand on what crosses them.
+  return [leaders, places.map(([x, y], at) => s("text.mark", { x, y: y + 4 }, letters(at)))];
 }
 
 function legendItem(name, at) {
   const sample = s(
     "svg",
     { viewBox: "0 0 28 8", width: 28, height: 8, "aria-hidden": "true" },
-    s(`polyline.curve.look-${at % LOOKS}`, { points: "0,4 28,4" }),
+    s(lookOf(at), { points: "0,4 28,4" }),
   );
-  return h("li", {}, sample, h("span", {}, name));
+  return h("li", {}, sample, h("span.mark", {}, letters(at)), h("span", {}, name));
 }
 
 function row({ name, points }) {

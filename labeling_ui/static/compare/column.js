@@ -4,7 +4,7 @@ import { h, newId } from "../dom.js";
 import { Answer } from "./answer.js";
 import { post } from "./api.js";
 import { nextPanel } from "./next.js";
-import { number } from "./shading.js";
+import { nameReference, number } from "./shading.js";
 
 export class Column {
   #state = h("p.state");
@@ -13,6 +13,7 @@ export class Column {
   #answers;
   #holders;
   #asked;
+  #reference;
 
   /**
    * @param letter A to D.
@@ -23,10 +24,11 @@ export class Column {
     this.letter = letter;
     this.id = id;
     this.#asked = asked;
+    this.#reference = nameReference(asked.reference);
     const heading = newId("column");
     this.#answers = Array.from({ length: asked.samples }, (_, at) => {
       const name = asked.samples > 1 ? `Answer ${at + 1} of column ${letter}` : `Answer of column ${letter}`;
-      return new Answer(name, (token) => this.#look(at, token));
+      return new Answer(name, this.#reference, (token) => this.#look(at, token));
     });
     this.#holders = this.#answers.map(({ root }, at) =>
       h("div.holder", {}, asked.samples > 1 ? h("h3", {}, `Answer ${at + 1}`) : null, root),
@@ -49,6 +51,9 @@ export class Column {
 
   /** Whether all answers are whole, or none will come. */
   done = false;
+
+  /** Why the model gave no answers, or null. */
+  failure = null;
 
   /** Take an event of the stream. */
   take(event) {
@@ -95,9 +100,11 @@ export class Column {
 
   #failed(reason) {
     this.done = true;
+    this.failure = reason;
     this.#say("Failed.");
-    this.#answers.forEach(({ tokens }, at) => {
-      this.#holders[at].hidden = tokens.length === 0;
+    this.#answers.forEach((answer, at) => {
+      answer.stop();
+      this.#holders[at].hidden = answer.tokens.length === 0;
     });
     this.#notices.append(h("p.notice.bad", {}, reason));
   }
@@ -128,7 +135,7 @@ export class Column {
         chosen: token.id,
         reference: this.#asked.reference,
       });
-      panel.show(found);
+      panel.show(found, this.#reference);
     } catch (error) {
       panel.fail(error.message);
     }

@@ -5,29 +5,31 @@ import { get, lines, post } from "./api.js";
 import { Asking } from "./asking.js";
 import { Column } from "./column.js";
 import { excerpt, field, fillSelect, select } from "./parts.js";
+import { legend, nameReference } from "./shading.js";
 
-const VIEWS = [
-  ["probability", "Probability of each token"],
-  ["base", "Change from the base"],
-  ["words", "Words that differ"],
-  ["plain", "Plain text"],
-];
-const LEGENDS = {
-  probability: [["p0", "likely"], ["p2", "1 in 10"], ["p4", "1 in 100"], ["p6", "less than 1 in 1000"]],
-  base: [["less3", "the base found it likelier"], ["b0", "alike"], ["more3", "the base found it less likely"]],
-};
+/** Return the ways to show answers: `[view, words]`. */
+function viewsOf(reference) {
+  return [
+    ["probability", "Probability of each token"],
+    ...(reference === null ? [] : [["base", `Change from ${reference}`]]),
+    ["words", "Words that differ"],
+    ["plain", "Plain text"],
+  ];
+}
 
 export class Comparing {
   #frame;
   #asking = new Asking();
   #columns = [];
+  #reference = null;
   #stop = null;
   #prompts = [];
   #ask = h("button.main", { on: { click: () => this.#generate() } }, "Ask");
   #halt = h("button", { disabled: true, on: { click: () => this.#stop?.abort() } }, "Stop");
   #save = h("button", { on: { click: () => this.#savePrompt() } }, "Save the prompt");
+  #run = select([], "", { on: { change: () => this.#frame.attempt(() => this.#fillPrompts()) } });
   #take = select([["", [["", "Choose a prompt…"]]]], "", { on: { change: () => this.#takePrompt() } });
-  #view = select([["", VIEWS]], "probability", { on: { change: () => this.#show() } });
+  #view = select([["", viewsOf(null)]], "probability", { on: { change: () => this.#show() } });
   #other = select([], "0", { on: { change: () => this.#show() } });
   #legend = h("ul.shades");
   #otherField = field("Compared with", this.#other);
@@ -39,7 +41,13 @@ export class Comparing {
     this.root = h(
       "div.comparing",
       {},
-      h("div.start", {}, field("Take a prompt", this.#take), h("p.hint", {}, "Saved prompts, and some that the stages were asked.")),
+      h(
+        "div.start",
+        {},
+        field("Prompts of the run", this.#run),
+        field("Take a prompt", this.#take),
+        h("p.hint", {}, "Saved prompts, and some that the run's stages were asked."),
+      ),
       this.#asking.root,
       h("div.actions", {}, this.#ask, this.#halt, this.#save),
       this.#tools,
@@ -69,7 +77,8 @@ export class Comparing {
   }
 
   async #fillPrompts() {
-    const { saved, examples } = await get("/prompts");
+    const { saved, examples, run, runs } = await get("/prompts", { run: this.#run.value });
+    fillSelect(this.#run, [["", runs.map((name) => [name, name])]], run);
     this.#prompts = [...saved, ...examples];
     const options = (list, from) => list.map((messages, at) => [String(from + at), excerpt(messages)]);
     const groups = [["", [["", "Choose a prompt…"]]]];
@@ -114,16 +123,21 @@ export class Comparing {
     this.#working(true);
     try {
       for await (const event of lines("/answers", { ...request, models }, this.#stop.signal)) {
-        this.#columns[event.column].take(event);
+        const column = this.#columns[event.column];
+        column.take(event);
+        this.#announce(column, event);
         if (event.type === "finished") this.#compare();
       }
-      this.#frame.say("The answers are whole.");
+      this.#frame.say(outcome(this.#columns));
     } catch (error) {
       if (error.code === undefined) throw error;
       if (error.code !== "stopped") this.#frame.warn(error.message);
       else this.#frame.say("Stopped.");
     } finally {
       for (const column of this.#columns) column.stop();
+      this.#compare();
+      // Where the stream was left before its end, nobody reads on.
+      this.#stop.abort();
       this.#stop = null;
       this.#working(false);
     }
@@ -138,10 +152,19 @@ export class Comparing {
     else if (!busy && held === this.#halt) this.#ask.focus();
   }
 
+  /** Tell screen readers what went wrong with a column, and what is to be known of it. */
+  #announce({ letter }, { type, text }) {
+    if (type === "notice") this.#frame.say(`Column ${letter}: ${text}`);
+    if (type !== "failed") return;
+    const failed = this.#columns.filter(({ failure }) => failure !== null);
+    // All of them: what is said at once may replace what was said a moment ago.
+    this.#frame.say(failed.map((one) => `Column ${one.letter} failed: ${one.failure}`).join(" "), true);
+  }
+
   #offerViews({ reference }) {
     this.#tools.hidden = false;
-    const views = VIEWS.filter(([name]) => name !== "base" || reference !== "");
-    fillSelect(this.#view, [["", views]]);
+    this.#reference = nameReference(reference);
+    fillSelect(this.#view, [["", viewsOf(this.#reference)]]);
     const others = this.#columns.map(({ letter, id }, at) => [String(at), `${letter}: ${id}`]);
     fillSelect(this.#other, [["", others]]);
     this.#show();
@@ -150,10 +173,10 @@ export class Comparing {
   #show() {
     const view = this.#view.value;
     this.#otherField.hidden = view !== "words";
-    const legend = LEGENDS[view] ?? [];
-    this.#legend.replaceChildren(
-      ...legend.map(([look, words]) => h("li", {}, h(`span.shade.${look}`, { "aria-hidden": "true" }, "ab"), " ", words)),
+    const shades = legend(view, this.#reference).map(([look, words]) =>
+      h("li", {}, h(`span.shade.${look}`, { "aria-hidden": "true" }, "ab"), " ", words),
     );
+    this.#legend.replaceChildren(...shades);
     for (const column of this.#columns) column.show(view, this.#columns[Number(this.#other.value)]);
   }
 
@@ -161,4 +184,12 @@ export class Comparing {
   #compare() {
     if (this.#view.value === "words") this.#show();
   }
+}
+
+/** Say how it ended, for those who do not see the columns. */
+function outcome(columns) {
+  const failed = columns.filter(({ failure }) => failure !== null).map(({ letter }) => letter);
+  if (failed.length === 0) return "The answers are whole.";
+  const named = failed.length === 1 ? `Column ${failed[0]} failed.` : `Columns ${failed.join(", ")} failed.`;
+  return failed.length === columns.length ? named : `${named} The other answers are whole.`;
 }

@@ -1,10 +1,12 @@
 /** Keep what stages have logged, and ask only for what is new. No DOM in here. */
 
+/** As many as one question may name. */
+const AT_ONCE = 24;
 /** What is shown first, where it was logged. */
 const FIRST = ["objective/scores", "eval_loss", "loss"];
 
 export class Curves {
-  /** Each curve by its name: `{run, stage, cursor, rows}`. */
+  /** Each curve by its name: `{run, stage, cursor, rows, skipped}`. */
   #kept = new Map();
 
   /** Follow these stages, `{run, stage}`, and forget others. */
@@ -12,14 +14,16 @@ export class Curves {
     const kept = new Map();
     for (const { run, stage } of stages) {
       const name = `${run}/${stage}`;
-      kept.set(name, this.#kept.get(name) ?? { run, stage, cursor: "", rows: [] });
+      kept.set(name, this.#kept.get(name) ?? { run, stage, cursor: "", rows: [], skipped: 0 });
     }
     this.#kept = kept;
   }
 
-  /** What to ask the routes for; take the answer with `take`. */
-  get asked() {
-    return [...this.#kept.values()].map(({ run, stage, cursor }) => ({ run, stage, cursor }));
+  /** What to ask the routes for, a question each; take the answer with `take`. */
+  get questions() {
+    const asked = [...this.#kept.values()].map(({ run, stage, cursor }) => ({ run, stage, cursor }));
+    const starts = Array.from({ length: Math.ceil(asked.length / AT_ONCE) }, (_, at) => at * AT_ONCE);
+    return starts.map((start) => asked.slice(start, start + AT_ONCE));
   }
 
   /**
@@ -36,8 +40,9 @@ export class Curves {
       // Two answers to the same question would count its rows twice.
       if (!curve || curve.cursor !== cursor) return;
       const part = parts[at];
-      if (part.fresh) curve.rows = [];
+      if (part.fresh) [curve.rows, curve.skipped] = [[], 0];
       curve.rows.push(...part.rows);
+      curve.skipped += part.skipped;
       curve.cursor = part.cursor;
       more ||= part.more;
     });
@@ -52,6 +57,11 @@ export class Curves {
     }
     found.delete("step");
     return [...found].sort();
+  }
+
+  /** The curves some lines of whose logs could not be read, `[name, lines]`. */
+  get damaged() {
+    return [...this.#kept].filter(([, { skipped }]) => skipped > 0).map(([name, { skipped }]) => [name, skipped]);
   }
 
   /** The metric to begin with, or an empty name. */

@@ -1,7 +1,9 @@
 /** Find the words in which two texts differ. No DOM in here. */
 
-/** More cells than this are not compared one by one: the middle of both texts then differs as a whole. */
-const CELLS = 4_000_000;
+import { matches } from "./matching.js";
+
+/** Texts with more pairs of words than this, about 32,000 words each, would hold the page up. */
+const PAIRS = 2 ** 30;
 
 /** Cut a text into words, marks and white space; joined, they are the text. */
 export function pieces(text) {
@@ -12,77 +14,48 @@ export function pieces(text) {
  * Return what makes one text of another: parts with `kind` "same", "added" or "removed".
  *
  * The parts that are not "removed" join to `text`, those that are not "added" to `base`. As many
- * pieces as possible are the same (the longest common subsequence); white space alone between two
- * changes counts as changed, so that a changed phrase is one part and not many.
+ * words as possible are the same, in order. White space is the same beside such words only, so that
+ * a changed phrase is one part and not many.
+ *
+ * @returns null where the texts are too long to compare.
  */
 export function diffWords(base, text) {
-  const from = pieces(base);
-  const to = pieces(text);
-  let start = 0;
-  while (start < from.length && start < to.length && from[start] === to[start]) start += 1;
-  let end = 0;
-  const room = Math.min(from.length, to.length) - start;
-  while (end < room && from[from.length - 1 - end] === to[to.length - 1 - end]) end += 1;
+  const [from, to] = [pieces(base), pieces(text)];
+  const [ours, theirs] = [wordPlaces(from), wordPlaces(to)];
+  if (ours.length * theirs.length > PAIRS) return null;
+  const pairs = matches(ours.map((at) => from[at]), theirs.map((at) => to[at]));
   const parts = [];
-  add(parts, "same", to.slice(0, start));
-  middle(parts, from.slice(start, from.length - end), to.slice(start, to.length - end));
-  add(parts, "same", to.slice(to.length - end));
-  return gather(parts);
+  let [here, there] = [0, 0];
+  for (const [our, their] of pairs) {
+    change(parts, from.slice(here, ours[our]), to.slice(there, theirs[their]));
+    add(parts, "same", [from[ours[our]]]);
+    [here, there] = [ours[our] + 1, theirs[their] + 1];
+  }
+  change(parts, from.slice(here), to.slice(there));
+  return parts;
 }
 
-/** Join changes that only white space lies between: what went first, then what came. */
-function gather(parts) {
-  const gathered = [];
-  let [removed, added] = ["", ""];
-  const flush = () => {
-    if (removed) gathered.push({ kind: "removed", text: removed });
-    if (added) gathered.push({ kind: "added", text: added });
-    [removed, added] = ["", ""];
-  };
-  parts.forEach(({ kind, text }, at) => {
-    const between = at > 0 && at < parts.length - 1 && text.trim() === "";
-    if (kind === "same" && !between) flush();
-    if (kind === "same" && !between) gathered.push({ kind, text });
-    if (kind === "removed" || (kind === "same" && between)) removed += text;
-    if (kind === "added" || (kind === "same" && between)) added += text;
-  });
-  flush();
-  return gathered;
+/** Return the share of words that two texts have in common, in order, by what differs: 1 where they are equal. */
+export function likeness(parts) {
+  const count = { same: 0, added: 0, removed: 0 };
+  for (const { kind, text } of parts) count[kind] += wordPlaces(pieces(text)).length;
+  const total = 2 * count.same + count.added + count.removed;
+  return total === 0 ? 1 : (2 * count.same) / total;
 }
 
-function middle(parts, from, to) {
-  if (from.length * to.length > CELLS) {
-    add(parts, "removed", from);
-    add(parts, "added", to);
-    return;
-  }
-  const width = to.length + 1;
-  const longest = new Uint32Array((from.length + 1) * width);
-  for (let i = from.length - 1; i >= 0; i -= 1) {
-    for (let j = to.length - 1; j >= 0; j -= 1) {
-      const at = i * width + j;
-      longest[at] =
-        from[i] === to[j]
-          ? longest[at + width + 1] + 1
-          : Math.max(longest[at + width], longest[at + 1]);
-    }
-  }
-  let i = 0;
-  let j = 0;
-  while (i < from.length || j < to.length) {
-    const at = i * width + j;
-    if (i < from.length && j < to.length && from[i] === to[j]) {
-      add(parts, "same", [to[j]]);
-      i += 1;
-      j += 1;
-    } else if (j >= to.length || (i < from.length && longest[at + width] >= longest[at + 1])) {
-      add(parts, "removed", [from[i]]);
-      i += 1;
-    } else {
-      add(parts, "added", [to[j]]);
-      j += 1;
-    }
-  }
+function wordPlaces(all) {
+  return all.flatMap((piece, at) => (piece.trim() === "" ? [] : [at]));
+}
+
+/** Add what stands between two words that are the same; white space at either end may be the same too. */
+function change(parts, removed, added) {
+  const head = removed.length > 0 && removed[0] === added[0] ? 1 : 0;
+  const room = Math.min(removed.length, added.length) - head;
+  const tail = room > 0 && removed.at(-1) === added.at(-1) ? 1 : 0;
+  add(parts, "same", removed.slice(0, head));
+  add(parts, "removed", removed.slice(head, removed.length - tail));
+  add(parts, "added", added.slice(head, added.length - tail));
+  add(parts, "same", removed.slice(removed.length - tail));
 }
 
 function add(parts, kind, words) {
@@ -90,14 +63,4 @@ function add(parts, kind, words) {
   const last = parts.at(-1);
   if (last?.kind === kind) last.text += words.join("");
   else parts.push({ kind, text: words.join("") });
-}
-
-/** Return the share of words that two texts have in common, in order: 1 where they are equal. */
-export function likeness(base, text) {
-  const isWord = (piece) => piece.trim() !== "";
-  const count = (words) => pieces(words).filter(isWord).length;
-  const total = count(base) + count(text);
-  if (total === 0) return 1;
-  const same = diffWords(base, text).filter(({ kind }) => kind === "same");
-  return (2 * same.reduce((sum, part) => sum + count(part.text), 0)) / total;
 }

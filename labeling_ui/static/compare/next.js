@@ -27,16 +27,16 @@ export function nextPanel(before, close) {
   });
   return {
     root,
-    show: (found) => body.replaceChildren(distribution(found)),
+    show: (found, reference) => body.replaceChildren(distribution(found, reference)),
     fail: (words) => body.replaceChildren(h("p.notice.bad", {}, words)),
   };
 }
 
-function distribution({ tokens, entropy, chosen }) {
+function distribution({ tokens, entropy, chosen }, reference) {
   const listed = [...tokens];
   if (chosen && !listed.some(({ id }) => id === chosen.id)) listed.push(chosen);
   const based = listed.some((one) => one.ref_probability !== null);
-  const heads = ["Rank", "Token", "Probability", ...(based ? ["Base"] : [])];
+  const heads = ["Rank", "Token", "Probability", ...(based ? [`Under ${reference}`] : [])];
   return h(
     "div.wide",
     { tabindex: "0", role: "region", "aria-label": "Distribution" },

@@ -15,6 +15,7 @@ export class Report {
   #page = h("iframe.report", { sandbox: "", title: "Report of the run", hidden: true });
   #shown = "";
   #again = null;
+  #open = false;
 
   constructor(frame) {
     this.#frame = frame;
@@ -22,6 +23,7 @@ export class Report {
   }
 
   async open() {
+    this.#open = true;
     await this.#frame.attempt(async () => {
       const { own, runs } = await get("/runs");
       const chosen = this.#run.value || own;
@@ -31,11 +33,12 @@ export class Report {
   }
 
   close() {
+    this.#open = false;
     clearTimeout(this.#again);
   }
 
   async #look() {
-    this.close();
+    clearTimeout(this.#again);
     const run = this.#run.value;
     if (run === "") {
       this.#say("There is no run here yet.", true);
@@ -43,17 +46,21 @@ export class Report {
     }
     await this.#frame.attempt(async () => {
       const { version } = await get("/report", { run });
+      if (run !== this.#run.value) return;
       if (version === null) this.#say(`${run} has no report yet: 'steerline report' writes it, and it shows here.`, true);
       else await this.#show(run, version);
     });
-    this.close();
-    this.#again = setTimeout(() => this.#look(), LOOK_AGAIN);
+    clearTimeout(this.#again);
+    if (this.#open) this.#again = setTimeout(() => this.#look(), LOOK_AGAIN);
   }
 
   async #show(run, version) {
     const name = `${run} ${version}`;
     if (name === this.#shown) return;
-    this.#page.srcdoc = await getText("/report.html", { run });
+    const page = await getText("/report.html", { run });
+    // Another run may have been chosen meanwhile, whose report is not to be covered.
+    if (run !== this.#run.value) return;
+    this.#page.srcdoc = keepInFrame(page);
     this.#alone.href = `/api/lab/compare/report.html?${new URLSearchParams({ run })}`;
     this.#page.title = `Report of ${run}`;
     this.#say("", false);
@@ -66,4 +73,18 @@ export class Report {
     this.#alone.hidden = empty;
     if (empty) this.#shown = "";
   }
+}
+
+/**
+ * Have the links of a page to its own sections stay in the frame.
+ *
+ * A frame that is given its page as text takes addresses from the page around it: "#tax" would leave
+ * the report for that page, which may not be framed.
+ */
+function keepInFrame(page) {
+  const read = new DOMParser().parseFromString(page, "text/html");
+  for (const link of read.querySelectorAll('a[href^="#"]')) {
+    link.setAttribute("href", `about:srcdoc${link.getAttribute("href")}`);
+  }
+  return `<!doctype html>${read.documentElement.outerHTML}`;
 }

@@ -20,6 +20,7 @@ export class Runs {
   #metric = select([], "", { on: { change: () => this.#draw() } });
   #live = h("p.live");
   #chart = new Chart();
+  #damaged = h("p.quiet", { "aria-live": "polite", hidden: true });
   #run = select([], "", { on: { change: () => this.#drawLineage() } });
   #lineage = h("div");
   #table = h("div");
@@ -35,6 +36,7 @@ export class Runs {
       h("fieldset", {}, h("legend", {}, "Stages"), this.#stages),
       h("div.start", {}, field("Figure", this.#metric), this.#live),
       this.#chart.root,
+      this.#damaged,
       h("h2", {}, "Lineage"),
       h("div.start", {}, field("Run", this.#run)),
       this.#lineage,
@@ -73,6 +75,7 @@ export class Runs {
     const first = this.#listed === "";
     this.#listed = told;
     this.#runs = runs;
+    this.#forgetGone();
     if (first) this.#chooseFirst(own);
     this.#drawStages(own);
     fillSelect(this.#run, [["", runs.map(({ name }) => [name, name])]], first ? own : this.#run.value);
@@ -88,9 +91,11 @@ export class Runs {
       }),
     );
     for (let more = true; more; ) {
-      const { asked } = this.#curves;
-      const { curves } = await post("/metrics", { curves: asked });
-      more = this.#curves.take(asked, curves);
+      more = false;
+      for (const asked of this.#curves.questions) {
+        const { curves } = await post("/metrics", { curves: asked });
+        more = this.#curves.take(asked, curves) || more;
+      }
     }
     const { metrics } = this.#curves;
     const chosen = metrics.includes(this.#metric.value) ? this.#metric.value : this.#curves.first;
@@ -108,6 +113,12 @@ export class Runs {
     const training = logged.filter(({ status }) => status === "running");
     const mine = logged.filter(({ run, name }) => run === own && !name.startsWith("evaluate"));
     for (const { run, name } of training.length ? training : mine.slice(-1)) this.#chosen.add(`${run}/${name}`);
+  }
+
+  /** What was chosen may be gone: asking for it would fail for all. */
+  #forgetGone() {
+    const there = new Set(this.#runs.flatMap(({ name, stages }) => stages.map((stage) => `${name}/${stage.name}`)));
+    for (const name of this.#chosen) if (!there.has(name)) this.#chosen.delete(name);
   }
 
   #drawStages(own) {
@@ -140,6 +151,10 @@ export class Runs {
   }
 
   #draw() {
+    const damaged = this.#curves.damaged.map(([name, lines]) => `${name} (${lines})`).join(", ");
+    const words = damaged && `Lines that are no figures are left out: ${damaged}.`;
+    this.#damaged.hidden = words === "";
+    if (this.#damaged.textContent !== words) this.#damaged.textContent = words;
     this.#chart.draw(this.#metric.value || "figures", this.#curves.lines(this.#metric.value));
   }
 

@@ -53,3 +53,41 @@ export function columns(parents) {
   for (const name of Object.keys(parents)) place(name, new Set());
   return found;
 }
+
+/** Name the places of a list by letters: A to Z, then AA, AB and so on. */
+export function letters(at) {
+  const last = String.fromCharCode(65 + (at % 26));
+  return at < 26 ? last : letters(Math.floor(at / 26) - 1) + last;
+}
+
+/**
+ * Find a place for a mark right of each point: at its height, else the nearest that no mark has taken.
+ *
+ * @param points `[x, y]`.
+ * @param size `[width, height]` of a mark.
+ * @param room `[right, top, bottom]` where marks may reach to.
+ * @returns for each point `[x, y]`, the middle of its mark's left edge; where nothing is free, that
+ *   right beside the point.
+ */
+export function placeMarks(points, [wide, tall], [right, top, bottom]) {
+  const taken = [];
+  const isFree = ([x, y]) =>
+    taken.every((other) => Math.abs(x - other[0]) >= wide || Math.abs(y - other[1]) >= tall);
+  const fits = ([x, y]) => x + wide <= right && y - tall / 2 >= top && y + tall / 2 <= bottom;
+  const steps = nearSteps(wide, tall, bottom - top);
+  return points.map(([x, y]) => {
+    const near = [Math.min(x, right - wide), Math.max(top + tall / 2, Math.min(y, bottom - tall / 2))];
+    const places = steps.map(([across, down]) => [near[0] + across, near[1] + down]);
+    const place = places.find((one) => fits(one) && isFree(one)) ?? near;
+    taken.push(place);
+    return place;
+  });
+}
+
+/** Return steps right, up and down, the shortest first. */
+function nearSteps(wide, tall, height) {
+  const rows = Math.ceil(height / tall);
+  const downs = Array.from({ length: 2 * rows + 1 }, (_, at) => (at - rows) * tall);
+  const all = [0, 1, 2].flatMap((column) => downs.map((down) => [column * wide, down]));
+  return all.sort((one, other) => Math.hypot(...one) - Math.hypot(...other));
+}

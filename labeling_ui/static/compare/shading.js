@@ -4,7 +4,7 @@
 export const STEPS = 6;
 
 /**
- * Return how unlikely a token was in steps: 0 above one half, one more for each factor of about 4.
+ * Return how unlikely a token was in steps: 0 above one half, one more for each factor of 4.
  *
  * @param logprob nats; null where the model gave it no probability at all.
  */
@@ -15,13 +15,64 @@ export function surprise(logprob) {
 }
 
 /**
- * Return how far a token's probability is from the base's: steps from -STEPS (the base found it
- * likelier) to STEPS (the model does), one for each factor of 2; null without a base.
+ * Return how far a token's probability is from the reference's: steps from -STEPS (the reference
+ * found it likelier) to STEPS (the model does), one for each factor of 2; null where it was not
+ * measured.
  */
 export function shift(token) {
   if (token.ref_logprob === null || token.logprob === null) return null;
   const factor = (token.logprob - token.ref_logprob) / Math.LN2;
   return Math.max(-STEPS, Math.min(STEPS, Math.trunc(factor)));
+}
+
+/**
+ * Return the class of a token.
+ *
+ * @param view "probability" or "base".
+ */
+export function look(token, view) {
+  if (view === "probability") return `p${surprise(token.logprob)}`;
+  const steps = shift(token);
+  if (steps === null) return "unmeasured";
+  if (steps === 0) return "b0";
+  return steps > 0 ? `more${steps}` : `less${-steps}`;
+}
+
+/**
+ * Explain a view's classes: `[class, words]`; nothing for a view that shades nothing.
+ *
+ * @param reference what tokens are compared with, such as "the base".
+ */
+export function legend(view, reference) {
+  if (view === "base") return changes(reference);
+  if (view !== "probability") return [];
+  const bounds = Array.from({ length: STEPS }, (_, step) => `1 in ${2 ** (1 + 2 * step)}`);
+  const words = bounds.map((bound, step) => (step === 0 ? `${bound} or likelier` : `down to ${bound}`));
+  return [...words, `less than ${bounds.at(-1)}`].map((said, step) => [`p${step}`, said]);
+}
+
+function changes(reference) {
+  return [
+    ["less6", `64 times likelier under ${reference}, or more`],
+    ["less3", "from 8 times"],
+    ["less1", "from 2 times"],
+    ["b0", "alike"],
+    ["more1", "from 2 times likelier here"],
+    ["more3", "from 8 times"],
+    ["more6", "64 times or more"],
+    ["unmeasured", "not measured"],
+  ];
+}
+
+/**
+ * Say what a reference is called in a sentence.
+ *
+ * @param reference as the routes are asked for it: a model's id, "own" for each run's base, or "".
+ * @returns null without one.
+ */
+export function nameReference(reference) {
+  if (reference === "") return null;
+  return reference === "own" ? "the base" : reference;
 }
 
 /** Spell a probability: "93.1 %", "0.004 %". */
@@ -37,14 +88,19 @@ export function visible(text) {
   return text.replaceAll("\n", "↵").replaceAll("\t", "⇥").replaceAll(" ", "␣");
 }
 
-/** Say what a token's figures are, in one line. */
-export function describe(token) {
+/**
+ * Say what a token's figures are, in one line.
+ *
+ * @param reference what the token was to be compared with; null where with nothing.
+ */
+export function describe(token, reference) {
   const said = [
     `${visible(token.text)}: ${token.logprob === null ? "0 %" : percent(Math.exp(token.logprob))}`,
     `rank ${token.rank}`,
     `entropy ${number(token.entropy)} nats`,
   ];
-  if (token.ref_logprob !== null) said.push(`base ${percent(Math.exp(token.ref_logprob))}`);
+  if (token.ref_logprob !== null) said.push(`${reference} ${percent(Math.exp(token.ref_logprob))}`);
+  else if (reference !== null) said.push(`${reference} not measured`);
   if (token.kl !== null) said.push(`KL ${number(token.kl)} nats`);
   return said.join(", ");
 }

@@ -39,6 +39,16 @@ class ComparePage:
     def notice(self, words: str) -> Locator:
         return self.page.locator(".notices .notice").filter(has_text=words)
 
+    @property
+    def alert(self) -> Locator:
+        """What is told screen readers at once."""
+        return self.page.locator("#compare > [role=alert]")
+
+    @property
+    def status(self) -> Locator:
+        """What is told screen readers when they have time."""
+        return self.page.locator("#compare > [aria-live=polite]")
+
     # Comparing
 
     def choose(self, *models: str) -> None:

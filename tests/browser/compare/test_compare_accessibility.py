@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import BrowserContext, expect
@@ -13,16 +12,6 @@ from tests.browser.compare.page import READY, TABS, ComparePage
 from tests.browser.conftest import PHONE, Violations
 from tests.browser.pictures import Window
 from tests.browser.running import Person
-
-
-@pytest.fixture
-def report(run_dir: Path) -> None:
-    """Write a report."""
-    (run_dir / "report").mkdir()
-    page = (
-        "<!doctype html><html lang='en'><title>Report</title><main><h1>The tax</h1></main></html>"
-    )
-    (run_dir / "report" / "report.html").write_text(page, encoding="utf-8")
 
 
 def everything(lead: ComparePage) -> Iterator[str]:

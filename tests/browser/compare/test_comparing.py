@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Route, expect
+from playwright.sync_api import BrowserContext, expect
 
+from tests.browser.compare.answering import answer_with, token
 from tests.browser.compare.conftest import PROMPT, CompareServer
 from tests.browser.compare.page import READY, ComparePage
 from tests.browser.hostile import HANDLER, HOSTILE, OVERRIDE, SCRIPT
@@ -20,7 +21,7 @@ BOTH = ("tiny/pretrain", "tiny/sft")
 
 def test_two_checkpoints_answer_one_prompt_as_a_stream(lead: ComparePage):
     lead.choose(*BOTH)
-    lead.ask(PROMPT, tokens=250)
+    lead.ask(PROMPT, tokens=500)
     expect(lead.tokens("A").first).to_be_visible(timeout=READY)
     expect(lead.tokens("B").first).to_be_visible(timeout=READY)
     assert "Done." not in lead.page.locator(".state").all_inner_texts(), "both are still written"
@@ -94,7 +95,7 @@ def test_a_token_tells_what_else_could_have_come(lead: ComparePage):
     assert told is not None
     assert probability in told
     heads = panel.locator("thead th").all_inner_texts()
-    assert heads == ["Rank", "Token", "Probability", "Base"]
+    assert heads == ["Rank", "Token", "Probability", "Under the base"]
     lead.page.keyboard.press("Escape")
     expect(panel).to_have_count(0)
     expect(tokens.nth(2)).to_be_focused()
@@ -103,6 +104,29 @@ def test_a_token_tells_what_else_could_have_come(lead: ComparePage):
     lead.page.keyboard.press("Enter")
     expect(panel.locator("tbody tr").first).to_be_visible(timeout=READY)
     expect(lead.side("B").locator(".next")).to_have_count(1)
+    lead.field("Show").select_option("plain")
+    lead.button("Close").click()
+    expect(panel).to_have_count(0)
+    expect(lead.side("B").locator(".answer")).to_be_focused()
+
+
+def test_the_focus_stays_on_its_token_when_the_answer_is_whole(lead: ComparePage):
+    lead.choose("tiny/sft")
+    lead.ask(PROMPT, tokens=500)
+    tokens = lead.tokens("A")
+    expect(tokens.nth(5)).to_be_visible(timeout=READY)
+    tokens.first.focus()
+    for _ in range(3):
+        lead.page.keyboard.press("ArrowRight")
+    assert lead.state("A").inner_text() == "Writing…"
+    expect(tokens.nth(3)).to_be_focused()
+    lead.finish("A")
+    expect(tokens.nth(3)).to_be_focused()
+    for view in ("base", "plain", "probability"):
+        lead.field("Show").select_option(view)
+    reached = lead.side("A").locator('.token[tabindex="0"]')
+    expect(reached).to_have_count(1)
+    expect(reached).to_have_attribute("data-at", "3")
 
 
 def test_several_answers_are_drawn_and_a_seed_draws_them_again(lead: ComparePage):
@@ -163,6 +187,13 @@ def test_a_prompt_of_the_run_can_be_taken(lead: ComparePage):
     expect(lead.field("Your message")).to_have_value("What does a pig say?")
 
 
+def test_a_prompt_of_another_run_can_be_taken_whole(lead: ComparePage):
+    lead.field("Prompts of the run").select_option("second")
+    lead.field("Take a prompt").select_option(label="What is red? (2 turns)")
+    expect(lead.field("Your message")).to_have_value("What is red?")
+    expect(lead.field("System message")).to_have_value("Be brief.")
+
+
 def test_what_is_missing_is_said(lead: ComparePage):
     lead.field("Your message").fill("   ")
     lead.button("Ask").click()
@@ -182,7 +213,9 @@ def test_a_model_that_cannot_be_loaded_fails_alone_in_one_line(lead: ComparePage
     reason = lead.side("A").locator(".notice.bad")
     expect(reason).to_have_count(1)
     assert "\n" not in reason.inner_text()
+    expect(lead.alert).to_have_text(f"Column A failed: {reason.inner_text()}")
     lead.finish("B")
+    expect(lead.status).to_have_text("Column A failed. The other answers are whole.")
 
 
 def test_a_prompt_that_means_harm_is_text(lead: ComparePage, run_dir: Path):
@@ -200,17 +233,10 @@ def test_a_prompt_that_means_harm_is_text(lead: ComparePage, run_dir: Path):
 
 
 def test_an_answer_that_means_harm_is_text(lead: ComparePage):
-    def answer(route: Route) -> None:
-        token = {"type": "token", "column": 0, "sample": 0, "id": 5, "rank": 1, "entropy": 0.5}
-        token |= {"logprob": -0.1, "ref_logprob": None, "kl": None}
-        events = [{**token, "text": text} for text in (SCRIPT, HANDLER, OVERRIDE)]
-        events.append({"type": "notice", "column": 0, "text": HANDLER})
-        events.append({"type": "failed", "column": 0, "reason": SCRIPT})
-        events.append({"type": "end"})
-        body = "".join(json.dumps(event) + "\n" for event in events)
-        route.fulfill(status=200, content_type="application/x-ndjson", body=body)
-
-    lead.page.route("**/api/lab/compare/answers", answer)
+    events = [token(0, text) for text in (SCRIPT, HANDLER, OVERRIDE)]
+    events.append({"type": "notice", "column": 0, "text": HANDLER})
+    events.append({"type": "failed", "column": 0, "reason": SCRIPT})
+    answer_with(lead, events)
     lead.choose("tiny/sft")
     lead.ask(PROMPT)
     expect(lead.state("A")).to_have_text("Failed.")
@@ -219,6 +245,8 @@ def test_an_answer_that_means_harm_is_text(lead: ComparePage):
     assert lead.text("A") == SCRIPT + HANDLER + OVERRIDE
     assert lead.side("A").locator("script, img, svg, b").count() == 0
     assert lead.side("A").locator(".notice").all_text_contents() == [HANDLER, SCRIPT]
+    expect(lead.alert).to_have_text(f"Column A failed: {SCRIPT}")
+    expect(lead.status).to_have_text("Column A failed.")
     assert lead.page.evaluate("window.stolen") is None
 
 
@@ -271,6 +299,14 @@ def test_two_leads_are_answered_at_once(
     assert lead.state("A").inner_text() == "Writing…", "the other's long answers go on meanwhile"
     assert other.tokens("A").count() <= 9
     lead.button("Stop").click()
+
+
+def test_a_checkpoint_without_a_tokenizer_can_be_chosen(lead: ComparePage):
+    lead.choose("tiny/sft", "tiny/ppo, step 40")
+    lead.ask(PROMPT, tokens=12)
+    lead.finish()
+    assert lead.text("A") == lead.text("B") != "", "the weights are the same"
+    assert float(lead.figures("B")["KL to the base"].split()[0]) > 0
 
 
 @pytest.mark.parametrize("count", [1, 4])

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from labeling_ui.compare_bodies import CURVES
 from tests.browser.compare.page import READY, ComparePage
 from tests.browser.running import ROOT
-from tests.run_folders import add_lines
+from tests.run_folders import add_lines, write_stage
 
 TRAINING = """\
 run_dir: {folder}
@@ -33,6 +34,18 @@ pretrain:
   checkpoint_every: 1000
 """
 PATIENCE = 120_000
+MANY = CURVES + 2
+
+
+@pytest.fixture
+def many(run_dir: Path) -> Iterator[Path]:
+    """Return a run of more stages than one question may name."""
+    run = run_dir.parent / "many"
+    for at in range(MANY):
+        rows = [{"step": 1, "loss": 5.0 + at}, {"step": 9, "loss": 2.0 + at / 100}]
+        write_stage(run, f"sft@v{at}", log=rows)
+    yield run
+    shutil.rmtree(run)
 
 
 @pytest.fixture
@@ -76,6 +89,37 @@ def test_curves_of_several_runs_lie_over_one_another(lead: ComparePage):
     assert list(lead.curves()) == ["tiny/sft"]
 
 
+def test_more_curves_than_one_question_names_are_drawn_and_told_apart(
+    lead: ComparePage, many: Path
+):
+    lead.open("Runs")
+    for at in range(MANY):
+        lead.tick("many", f"sft@v{at}")
+    lead.tick("tiny", "pretrain")
+    lead.field("Figure").select_option("loss")
+    rows = lead.page.locator(".chart tbody tr")
+    count = MANY + 2  # the run's last stage was ticked from the start
+    expect(rows).to_have_count(count, timeout=READY)
+    looks = lead.page.locator(".plot polyline.curve").evaluate_all(
+        "all => all.map(one => getComputedStyle(one))"
+        ".map(({ stroke, strokeDasharray }) => `${stroke} ${strokeDasharray}`)"
+    )
+    assert len(set(looks)) == count
+    letters = lead.page.locator(".plot .mark").all_text_contents()
+    assert letters == lead.page.locator(".legend .mark").all_text_contents()
+    assert len(set(letters)) == count
+    inside = lead.page.locator(".plot .mark").evaluate_all(
+        "all => all.every(one => { const [mark, plot] = [one, one.ownerSVGElement]"
+        ".map(each => each.getBoundingClientRect());"
+        " return mark.right <= plot.right && mark.top >= plot.top; })"
+    )
+    assert inside
+    add_lines(many / f"sft@v{MANY - 1}", [{"step": 20, "loss": 0.5}])
+    newest = rows.filter(has_text=f"sft@v{MANY - 1}").locator("td").nth(1)
+    expect(newest).to_have_text("20", timeout=READY)
+    expect(lead.page.locator(".notices .notice")).to_have_count(0)
+
+
 def test_what_is_logged_meanwhile_is_added(lead: ComparePage, run_dir: Path):
     lead.open("Runs")
     lead.tick("second", "sft")
@@ -89,6 +133,21 @@ def test_what_is_logged_meanwhile_is_added(lead: ComparePage, run_dir: Path):
     expect(row.locator("td").nth(1)).to_have_text("20", timeout=READY)
     assert lead.curves()["second/sft"] == [str(before + 1), "20", "3.5", "3.5", "5"]
     assert all('"cursor":""' not in asked for asked in requests), "only what is new is read"
+
+
+def test_a_run_that_is_taken_away_is_forgotten(lead: ComparePage, run_dir: Path):
+    gone = run_dir.parent / "third"
+    write_stage(gone, "sft", log=[{"step": 1, "loss": 1.0}])
+    lead.open("Runs")
+    lead.tick("second", "sft")
+    lead.tick("third", "sft")
+    lead.field("Figure").select_option("loss")
+    rows = lead.page.locator(".chart tbody tr")
+    expect(rows.filter(has_text="third/sft")).to_have_count(1, timeout=READY)
+    shutil.rmtree(gone)
+    expect(rows.filter(has_text="third/sft")).to_have_count(0, timeout=READY)
+    expect(rows.filter(has_text="second/sft")).to_have_count(1)
+    expect(lead.page.locator(".notices .notice")).to_have_count(0, timeout=READY)
 
 
 def test_a_stage_that_trains_shows_its_curve_growing(
@@ -159,3 +218,22 @@ def test_the_report_shows_as_soon_as_it_is_written_and_runs_nothing(
     with lead.page.expect_popup() as opened:
         lead.page.get_by_role("link", name="Open it alone").click()
     expect(opened.value.get_by_role("heading", name="A newer report")).to_be_visible()
+
+
+def test_links_of_the_report_lead_to_its_sections(lead: ComparePage, report: Path):
+    assert 'href="#lineage"' in (report / "report.html").read_text(encoding="utf-8")
+    lead.open("Report")
+    shown = lead.page.locator("iframe.report")
+    expect(shown).to_be_visible(timeout=READY)
+    shown.scroll_into_view_if_needed()
+    page = lead.page.frame_locator("iframe.report")
+    links = page.get_by_role("navigation", name="Sections")
+    for name in ("Lineage", "At a glance"):
+        heading = page.get_by_role("heading", name=name, exact=True)
+        expect(heading).not_to_be_in_viewport()
+        links.get_by_role("link", name=name, exact=True).click()
+        expect(heading).to_be_in_viewport()
+    # In the frame, a link is followed by key as well.
+    links.get_by_role("link", name="Lineage", exact=True).press("Enter")
+    expect(page.get_by_role("heading", name="Lineage", exact=True)).to_be_in_viewport()
+    assert lead.page.url.endswith("/lab/compare/#report")

@@ -129,19 +129,19 @@ def write_labels(path: Path) -> None:
         for number, tasks in enumerate(ROUNDS):
             oversight.publish_instructions(INSTRUCTIONS[min(number, 1)], "lena")
             for name, habit in HABITS.items():
-                _Worker(store, clock, numbers[name], name, habit).work(tasks)
+                _Worker(store, clock, numbers[name], name, habit, number).work(tasks)
             clock.now += timedelta(hours=17)
     assert clock.now < datetime.now(UTC), "nobody may have worked in the future"
 
 
 class _Worker:
-    """One person at their desk."""
+    """One person at their desk in one round; what they do hangs on no date."""
 
     def __init__(
-        self, store: LabelStore, clock: Clock, number: int, name: str, habit: Habit
+        self, store: LabelStore, clock: Clock, number: int, name: str, habit: Habit, round_: int
     ) -> None:
         self._desk, self._clock = Desk(store, RULES), clock
-        self._number, self._name, self._habit = number, name, habit
+        self._number, self._name, self._habit, self._round = number, name, habit, round_
 
     def work(self, tasks: int) -> None:
         """Do that many tasks, or all that there are."""
@@ -154,7 +154,7 @@ class _Worker:
 
     def _finish(self, task: Task) -> None:
         text = task.prompt.messages[-1]["content"]
-        draw = random.Random(f"{self._name}/{task.id}/{self._clock.now:%d}")
+        draw = random.Random(f"{self._name}/{task.id}/{self._round}")
         if draw.random() < 0.05:
             self._desk.report(self._number, task.token, "It may name a real person.")
         # Those of the other group leave nothing undone, so that new tasks are the next.

@@ -55,13 +55,17 @@ def test_a_runs_questions_are_asked_in_a_folder_below_it(tmp_path: Path) -> None
     path.write_text(
         "run_dir: runs/x\nbase: b\nppo: {prompts: [tiny:prompts]}\nsft: {}\nreward: {}\n"
         "sft@ppo_init: {}\n"
-        "evaluate: {tasks: [tiny], prompts: [tiny:prompts], best_of: {n: [1, 2]}, max_tax: 0.1}\n"
+        "evaluate: {tasks: [tiny], prompts: [tiny:prompts], best_of: {n: [1, 2]}, max_tax: 0.1,\n"
+        " win_rates: {}, toxicity: {function: 'm:score', prompts: [tiny:prompts]}}\n"
         "report: {title: The run, notes: [The run's own.], samples: 3}\n"
     )
     config = models_config(path, TWO, [])
     section = config.section("evaluate", EvaluateSection)
     assert config.run_dir == Path("runs/x/models/base-vs-tuned")
-    assert (section.tasks, section.max_tax, section.best_of) == (["tiny"], 0.1, None)
+    assert (section.tasks, section.max_tax) == (["tiny"], 0.1)
+    # What compares stages by name is left out, what is measured on a model alone is not.
+    assert (section.best_of, section.win_rates) == (None, None)
+    assert section.toxicity is not None
     report = config.section("report", ReportSection)
     assert (report.title, report.notes, report.samples) == ("tuned against base", [], 3)
     own = models_config(path, TWO, ["run_dir=there", "report.title=Mine"])

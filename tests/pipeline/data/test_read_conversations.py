@@ -17,6 +17,8 @@ SYSTEM = {"role": "system", "content": "Be brief."}
 SAME_DEMONSTRATION = [
     {"messages": [ASK, ANSWER]},
     {"prompt": "Name a fruit.", "completion": "An apple."},
+    {"messages": [ASK], "completion": "An apple."},
+    {"prompt": "a fruit.", "messages": [ASK], "completion": "An apple."},
     {"prompt": [ASK], "completion": [ANSWER]},
     {"prompt": [ASK], "completion": "An apple."},
     {"prompt": "Name a fruit.", "completion": [ASK, ANSWER]},

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
-import pytest
+import functools
 
-from pipeline.evaluation.catalogue import build_task
+import pytest
+from lm_eval.tasks import TaskManager
+
 from pipeline.evaluation.cells import (
     TaskHash,
     hash_task,
@@ -13,6 +15,7 @@ from pipeline.evaluation.cells import (
     write_key,
 )
 from pipeline.evaluation.folder import EvaluationFolder, Part
+from pipeline.evaluation.loading import build, build_task, in_memory
 from pipeline.evaluation.tasks import LocalTask
 
 
@@ -43,6 +46,26 @@ def test_a_tasks_hash_changes_with_what_it_asks_and_with_nothing_else(make_task)
     assert len({first.asked, *(other.asked for other in others)}) == 4
     # Rows beyond the limit are not asked.
     assert hash_task(make_task("How?"), 0, 0) == hash_task(make_task(), 0, 0)
+
+
+def test_where_a_function_lies_in_memory_is_no_part_of_a_tasks_hash(tmp_path):
+    rows = [{"query": text, "choices": ["a", "b"], "gold": 0} for text in ("When?", "Why?")]
+
+    def make(count):
+        def keep(rows, count):
+            return rows.select(range(count))
+
+        config = LocalTask("asked", ("query", "choices", "gold"), rows, []).lm_eval_config(tmp_path)
+        config |= {
+            "process_docs": functools.partial(keep, count=count),
+            "custom_dataset": in_memory({"test": rows}),
+        }
+        (task,) = build(TaskManager(include_defaults=False), config, "asked")
+        return task
+
+    first, second = make(2), make(2)
+    assert hash_task(first, None, 0) == hash_task(second, None, 0)
+    assert hash_task(make(1), None, 0).asked != hash_task(first, None, 0).asked
 
 
 def test_examples_count_where_they_are_shown(make_task):

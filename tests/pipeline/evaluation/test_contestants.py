@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,11 @@ def test_what_win_rates_are_made_from_is_known_by_hashes(trained, tmp_path):
     after = hashed(judge={**judge, "model": "n"}, checkpoints=True)
     assert {key for key in before if before[key] != after[key]} == {*before} - {"stage reward"}
     assert set(hashed(reward=None)) == {"configuration"}
+
+
+def test_a_policy_whose_start_is_gone_is_compared_without_a_way(trained):
+    write_checkpoint(trained, 4)
+    shutil.rmtree(Path(trained["run_dir"]) / "sft")
+    left = [name for name in MODELS if name != "sft"]
+    found = find_contestants(*ask(trained, checkpoints=True), left, "evaluate")
+    assert [(each.name, each.start) for each in found] == [("pretrain", None), ("ppo", None)]

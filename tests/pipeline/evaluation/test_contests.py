@@ -4,12 +4,14 @@ import pytest
 
 from pipeline.bootstrap import Interval
 from pipeline.evaluation.contests import (
+    between,
     compare_people,
     compare_values,
     describe_point,
     describe_start,
     flatten_figures,
     pair_stages,
+    with_rival,
 )
 from pipeline.preferences import Comparison
 from pipeline.win_rates import describe_judge
@@ -63,6 +65,18 @@ def test_pairs_are_all_of_them_or_those_with_one():
     assert pair_stages(stages, "sft") == [("pretrain", "sft"), ("ppo", "sft")]
 
 
+def test_comparisons_of_two_stages_are_seen_from_the_first_and_those_with_one_are_kept():
+    items = [
+        Comparison("p", "ppo", "sft", 1.0, 4),
+        Comparison("q", "sft", "ppo", 1.0, 3),
+        Comparison("r", "sft", "pretrain", 0.0, 2),
+    ]
+    assert between(items, "ppo", "sft") == [items[0], Comparison("q", "ppo", "sft", 0.0, -3)]
+    assert between(items, "ppo", "pretrain") == []
+    assert with_rival(items, "pretrain") == items[2:]
+    assert with_rival(items, None) == items
+
+
 def test_overstatement_is_the_reward_models_win_rate_less_the_others_on_the_same_prompts():
     def compare(won: float, *prompts: str) -> list[Comparison]:
         return [Comparison(prompt, "ppo", "sft", won, 0) for prompt in prompts]
@@ -102,3 +116,9 @@ def test_logged_figures_are_against_one_stage_from_either_side():
     before, after = (pair.length_controlled.win_rate.estimate for pair in figures.pairs)
     assert flat["pretrain"][controlled] == pytest.approx(1 - before)
     assert flat["ppo"][controlled] == after
+    won = [Comparison(str(i), "ppo", "sft", 1.0, i) for i in range(4)]
+    alone = {"gold": describe_judge(won, ["sft", "ppo"], seed=0, samples=10)}
+    assert set(flatten_figures(alone, "sft")["ppo"]) == {
+        "win_rates/gold/strength",
+        "win_rates/gold/vs_sft",
+    }

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 import pipeline.evaluation.evaluator as evaluator_module
 from pipeline.config.run import resolve
 from pipeline.errors import ConfigError, RegressionError, RunError
+from pipeline.evaluation import cells as cell_keys
 from pipeline.evaluation.evaluator import read_texts
+from pipeline.evaluation.tasks import read_task
 from pipeline.runs import Manifest
 from stages import evaluate
 
@@ -151,6 +154,70 @@ def test_what_the_figures_depend_on_is_measured_again(tree, finish, cells, chang
         assert after["perplexity"] == before["perplexity"]
 
 
+@pytest.fixture
+def greet(tree, questions, tmp_path):
+    """Return a function that writes a task whose question begins with a constant of its script."""
+    folder = tmp_path / "own"
+    read_task(questions, examples=2).write(folder)
+    path = folder / "questions.yaml"
+    config = yaml.safe_load(path.read_text()) | {"doc_to_text": "ASK"}
+    path.write_text(yaml.safe_dump(config).replace("ASK", "!function words.ask"))
+    tree["evaluate"] |= {"perplexity": [], "prompts": []}
+
+    def write(greeting, named):
+        (folder / "words.py").write_text(
+            f"GREETING = {greeting!r}\n\n\ndef ask(doc):\n    return GREETING + doc['query']\n"
+        )
+        tree["evaluate"]["tasks"] = [str(path if named == "file" else folder)]
+
+    return write
+
+
+@pytest.mark.parametrize("named", ["file", "folder"])
+def test_what_a_tasks_function_uses_is_measured_again(tree, finish, cells, greet, named):
+    finish("pretrain")
+    greet("Say: ", named)
+    evaluate.run(resolve(tree), "evaluate")
+    before = read(tree, "results.json")
+    greet("Tell me, ", named)
+    with pytest.raises(RunError, match=r"own.* has changed"):
+        evaluate.run(resolve(tree), "evaluate")
+    cells.clear()
+    evaluate.run(resolve(tree), "evaluate", force=True)
+    assert cells == [("questions", 0), ("questions", 2)]
+    assert read(tree, "results.json") != before
+    cells.clear()
+    evaluate.run(resolve(tree), "evaluate", force=True)
+    assert cells == []
+
+
+def test_other_formats_of_tasks_are_noticed(tree, finish, cells, monkeypatch):
+    finish("pretrain")
+    evaluate.run(resolve(tree), "evaluate")
+    monkeypatch.setattr(cell_keys, "VERSION", cell_keys.VERSION + 1)
+    with pytest.raises(RunError, match=r"data task formats has changed\. .*--force"):
+        evaluate.run(resolve(tree), "evaluate")
+    cells.clear()
+    evaluate.run(resolve(tree), "evaluate", force=True)
+    assert cells == [("questions", 0), ("questions", 2)]
+
+
+def test_an_evaluation_that_does_not_know_its_formats_is_taken_over(tree, finish, cells):
+    finish("pretrain")
+    evaluate.run(resolve(tree), "evaluate")
+    path = Path(tree["run_dir"]) / "evaluate" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["sources"]["task formats"]
+    path.write_text(json.dumps(manifest))
+    before = read(tree, "results.json")
+    with pytest.raises(RunError, match=r"data task formats is new\. .*--force"):
+        evaluate.run(resolve(tree), "evaluate")
+    cells.clear()
+    evaluate.run(resolve(tree), "evaluate", force=True)
+    assert cells == []
+    assert read(tree, "results.json") == before
+
+
 def test_a_kill_loses_only_the_task_at_work(tree, finish, cells, write_rows, monkeypatch):
     finish("pretrain")
     rows = [{"query": f"Say {i}", "choices": ["cat", "dog"], "gold": i % 2} for i in range(8)]
@@ -238,6 +305,18 @@ def test_refusals(tree, finish):
         evaluate.run(resolve(tree), "evaluate")
 
 
+def test_a_variant_cannot_be_held_to_the_tax(tree, finish, measured):
+    finish("pretrain")
+    tree["evaluate"]["max_tax"] = 0.02
+    tree["evaluate@again"] = {}
+    with pytest.raises(ConfigError, match=r"evaluate@again\.max_tax must be null, got 0\.02"):
+        evaluate.run(resolve(tree), "evaluate@again")
+    assert measured == []
+    tree["evaluate@again"]["max_tax"] = None
+    evaluate.run(resolve(tree), "evaluate@again")
+    assert measured == ALL
+
+
 def test_texts_are_shared_among_the_sources(tree):
     tree["evaluate"]["perplexity"] = [
         {"path": "tiny:facts", "split": "test"},
@@ -266,7 +345,7 @@ def test_the_gate_fails_the_stage_and_its_figures_stay(tree, finish, measured):
     for row in rows:
         row["correct"] = int(row["stage"] == "pretrain")
     documents.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(RegressionError, match=r"sft changes the few-shot mean by .100\.0 points"):
+    with pytest.raises(RegressionError, match=r"sft changes the few-shot mean by .100\.00 points"):
         evaluate.run(resolve(tree), "evaluate")
     # It fails again although all is measured, and nothing was measured or marked anew.
     with pytest.raises(RegressionError):

@@ -114,6 +114,24 @@ def test_what_is_refused_is_what_stands_in_the_prompts(tmp_path):
     assert 0 < len(refused) < 24
 
 
+def test_examples_in_columns_of_their_own_are_no_questions(tmp_path):
+    docs = [question(number) for number in range(3)]
+    config = LocalTask("cats", FORM, docs, ()).lm_eval_config(tmp_path)
+    shown = {
+        "samples": [{"text": f"Mia has {number} cats.", "answer": "Yes"} for number in range(2)],
+        **{"doc_to_text": "{{text}}", "doc_to_target": "{{answer}}", "doc_to_choice": None},
+    }
+    config |= {
+        "fewshot_config": {"sampler": "first_n", **shown},
+        "custom_dataset": in_memory({"test": docs}),
+    }
+    (task,) = build(TaskManager(include_defaults=False), config, "cats")
+    check_examples(task, [2], None, 0)
+    assert task.fewshot_context(docs[2], 2).startswith("Mia has 0 cats. Yes\n\nMia has 1 cats. Yes")
+    with pytest.raises(ConfigError, match=r"examples of the task cats \(2\), got 3"):
+        check_examples(task, [3], None, 0)
+
+
 def test_more_shots_than_a_shared_split_can_give(shared, tmp_path):
     folder = shared([question(number) for number in range(5)])
     # The question itself is none of its five rows' examples.

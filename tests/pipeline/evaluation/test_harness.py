@@ -122,9 +122,23 @@ def test_more_shots_than_examples(long_policy, tiny_tokenizer, tasks):
         run_tasks(long_policy, tiny_tokenizer, tasks, shots=[5], **OPTIONS)
 
 
-def test_contexts_that_were_cut_are_counted(make_policy, tiny_tokenizer, tasks):
-    outcome = run_tasks(make_policy(context=32), tiny_tokenizer, tasks, shots=[0, 3], **OPTIONS)
+def test_another_error_is_not_said_to_be_of_the_examples(
+    long_policy, tiny_tokenizer, tasks, monkeypatch
+):
+    def fail(*_):
+        raise ValueError("of the task's own")
+
+    monkeypatch.setattr(tasks["questions"], "process_results", fail)
+    # All three examples are shown, and they suffice.
+    with pytest.raises(ValueError, match="of the task's own"):
+        run_tasks(long_policy, tiny_tokenizer, tasks, shots=[3], **OPTIONS)
+
+
+def test_contexts_that_were_cut_are_counted_and_said(make_policy, tiny_tokenizer, tasks, caplog):
+    policy = make_policy(context=32)
+    outcome = run_tasks(policy, tiny_tokenizer, tasks, shots=[0, 3], **OPTIONS)
     assert outcome.figures["questions"]["3"]["cut_contexts"] == 9
+    assert caplog.messages[-1].startswith("few-shot: questions, shots 3: 9 contexts")
 
 
 def test_winogrande_and_lambada_forms(long_policy, tiny_tokenizer, write_rows, tmp_path):

@@ -8,8 +8,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from pipeline.errors import DataError
-from pipeline.evaluation.catalogue import quiet
 from pipeline.evaluation.likelihood import SharedPrefixLM, move_padding
+from pipeline.evaluation.loading import quiet
 
 PREFIX = "List three animals: cat, dog, fox.\n"
 PAIRS = [
@@ -212,6 +212,48 @@ def test_contexts_cut_for_what_is_generated_are_counted(make_policy, tiny_tokeni
     assert texts == make_theirs(model).generate_until(asked, disable_tqdm=True)
     lengths = [len(tiny_tokenizer(request.args[0])["input_ids"]) for request in asked]
     assert lm.cut_contexts == sum(length > 40 - 12 for length in lengths) > 0
+
+
+def test_shared_examples_longer_than_the_context_are_not_computed(
+    make_policy, tiny_tokenizer, make_theirs, monkeypatch
+):
+    model = make_policy(context=20)
+    asked = [ask("generate_until", text, dict(OPTIONS)) for text in contexts(PREFIX * 4)]
+    expected = make_theirs(model).generate_until(asked, disable_tqdm=True)
+    widths = []
+    embed = model.model.embed_tokens.forward
+    monkeypatch.setattr(
+        model.model.embed_tokens, "forward", lambda ids: widths.append(ids.shape[1]) or embed(ids)
+    )
+    lm = SharedPrefixLM(model, tiny_tokenizer, 2)
+    assert lm.generate_until(asked) == expected
+    assert max(widths) <= 20 - OPTIONS["max_gen_toks"]
+    assert lm.cut_contexts == len(asked)
+
+
+def test_an_answer_that_leaves_no_room_for_a_question_is_refused(make_policy, tiny_tokenizer):
+    lm = SharedPrefixLM(make_policy(context=16), tiny_tokenizer, 2)
+    asked = ask("generate_until", "Mia", {**OPTIONS, "max_gen_toks": 16})
+    asked.task_name = "said"
+    with pytest.raises(DataError, match=r"task said must be less than the model's context \(16"):
+        lm.generate_until([asked])
+    asked.arguments = ("Mia", {**OPTIONS, "max_gen_toks": 15})
+    assert len(lm.generate_until([asked])) == 1
+
+
+def test_a_forgotten_text_is_encoded_again(make_policy, tiny_tokenizer, monkeypatch):
+    model = make_policy()
+    asked = [ask("loglikelihood", *pair) for pair in PAIRS]
+    expected = SharedPrefixLM(model, tiny_tokenizer, 8).loglikelihood(asked)
+    monkeypatch.setattr("pipeline.evaluation.likelihood.REMEMBERED", 2)
+    lm = SharedPrefixLM(model, tiny_tokenizer, 8)
+    held = []
+    encode = lm.tokenizer.encode
+    monkeypatch.setattr(
+        lm.tokenizer, "encode", lambda *a, **b: held.append(len(lm._encoded)) or encode(*a, **b)
+    )
+    assert lm.loglikelihood(asked) == expected
+    assert max(held) <= 2
 
 
 def test_padding_moves_behind_the_stem():

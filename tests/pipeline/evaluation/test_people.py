@@ -107,4 +107,4 @@ def test_evaluate_counts_comparisons_and_counts_anew(tree, finish, store):
     write_report(config, folder, ReportSection())
     page = (folder / "report.html").read_text(encoding="utf-8")
     row = page.split("Answers that labelers preferred")[1].split("</table>")[0]
-    assert "<td>people</td><td>50.0<" in row
+    assert '<td>people</td><td><span data-json="/preferences/0/win_rate">50.0</span><' in row

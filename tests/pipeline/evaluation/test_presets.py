@@ -44,7 +44,8 @@ def test_every_task_is_in_lm_evals_index():
         if name:
             assert name in shipped_index(folder).task_index, task.name
         else:
-            assert {"dataset_path", "doc_to_text", "doc_to_target"} <= task.changes.keys()
+            assert {"doc_to_text", "doc_to_target"} <= task.changes.keys()
+            assert task.file if task.local else task.changes["dataset_path"]
 
 
 def test_names_are_different_and_none_is_lm_evals_where_it_departs():
@@ -61,7 +62,8 @@ def test_the_papers_numbers_of_examples():
     expected = {
         **dict.fromkeys(("drop", "squadv2"), (0, 4)),
         **dict.fromkeys(("hellaswag", "rte", "sst", "wsc", "wmt15_fr_en"), (0, 15)),
-        **dict.fromkeys(("cnn_dm", "realtoxicityprompts"), (0,)),
+        "quac": (0, 2),
+        **dict.fromkeys(("cnn_dm", "reddit_tldr", "realtoxicityprompts"), (0,)),
         **dict.fromkeys((task.name for task in BIAS), (0,)),
     }
     assert shots == expected
@@ -132,6 +134,92 @@ def test_the_papers_prompts(make, name):
         f"{question}{answer}\n\n{question}"
     )
     assert shots_of(task, [7]) == EVERY[name].shots
+
+
+def dialog(who, answers):
+    """Return a dialog of QuAC about somebody, in the data set's form."""
+    return {
+        "dialogue_id": who,
+        "wikipedia_page_title": who,
+        "background": f"{who} is a painter.",
+        "section_title": "Early life",
+        "context": f"{who} was born in Rome and has 3 cats. CANNOTANSWER",
+        "questions": [f"What is question {turn} on {who}?" for turn in range(len(answers))],
+        "answers": {"texts": [[answer, "in Rome"] for answer in answers]},
+        "orig_answers": {"texts": answers},
+    }
+
+
+def test_quac_asks_after_the_turns_before_and_shows_whole_dialogs(make):
+    train = [dialog(who, ["in Rome", "CANNOTANSWER"]) for who in ("Ann", "Bob", "Eva")]
+    task = make("instructgpt_quac", train=train, validation=[dialog("Mia", ["3 cats", "Rome"])])
+    assert len(task.eval_docs) == 2
+    instruction = (
+        "Answer each question using information in the preceding background paragraph. If there is "
+        'not enough information provided, answer with "I don\'t know."\n\n'
+    )
+    asked = (
+        "TITLE: Mia -- Early life\n\nPARAGRAPH: Mia was born in Rome and has 3 cats.\n\n"
+        "Q: What is question 0 on Mia?\n\nA: 3 cats\n\nQ: What is question 1 on Mia?\n\nA:"
+    )
+    assert prompt_of(task, 0, 1) == instruction + asked
+    shown = prompt_of(task, 2, 1).removeprefix(instruction).removesuffix(asked)
+    for whole in shown.removesuffix("\n\n").split("\n\nTITLE: "):
+        who = whole.removeprefix("TITLE: ").partition(" --")[0]
+        assert whole.removeprefix("TITLE: ") == (
+            f"{who} -- Early life\n\nPARAGRAPH: {who} was born in Rome and has 3 cats.\n\n"
+            f"Q: What is question 0 on {who}?\n\nA: in Rome\n\n"
+            f"Q: What is question 1 on {who}?\n\nA: I don't know."
+        )
+    assert shown.count("TITLE: ") == 2
+
+
+def test_quac_is_headed_by_f1(make, make_policy, tiny_tokenizer):
+    train = [dialog(who, ["in Rome", "CANNOTANSWER"]) for who in ("Ann", "Bob", "Eva")]
+    task = make("instructgpt_quac", train=train, validation=[dialog("Mia", ["3 cats", "Rome"])])
+    outcome = run_tasks(
+        make_policy(context=1024), tiny_tokenizer, {"quac": task}, shots=[7], **OPTIONS
+    )
+    assert list(outcome.figures["quac"]) == ["0", "2"]
+    for figures in outcome.figures["quac"].values():
+        assert figures["acc"] == pytest.approx(figures["f1"])
+        assert {"f1_stderr", "stderr"} <= set(figures)
+        assert figures["n"] == 2
+
+
+@pytest.fixture
+def find(tmp_path):
+    """Return a function that loads a preset's task from the files of a folder, if it can."""
+    from pipeline.evaluation import catalogue
+
+    def load(name):
+        loader = catalogue._Loader([0], 0, tmp_path, tmp_path, True)
+        with quiet():
+            return list(loader._preset_task(EVERY[name])), loader.left_out
+
+    return load
+
+
+def test_reddit_posts_are_those_of_a_file(find, write_rows, make_policy, tiny_tokenizer):
+    name = "instructgpt_reddit_tldr"
+    assert find(name) == (
+        [],
+        [f"evaluate.tasks: {name} is left out: evaluate.data has no reddit_tldr.jsonl"],
+    )
+    write_rows(
+        [{"id": i, "content": f"Mia has {i} cats.", "summary": "Mia has cats."} for i in range(2)],
+        "reddit_tldr.jsonl",
+    )
+    (task,), left_out = find(name)
+    assert left_out == []
+    assert prompt_of(task, 0, 1) == "Mia has 1 cats.\n\nTL;DR:"
+    settle(task)
+    outcome = run_tasks(
+        make_policy(context=256), tiny_tokenizer, {name: task}, shots=[3], **OPTIONS
+    )
+    assert set(outcome.figures[name]) == {"0"}
+    assert {"rougeL", "rougeL_stderr"} <= set(outcome.figures[name]["0"])
+    assert "acc" not in outcome.figures[name]["0"]
 
 
 def sst(count):
@@ -237,6 +325,9 @@ def test_tasks_that_are_answered_in_words(make, make_policy, tiny_tokenizer, nam
     assert keys <= set(figures)
     assert figures["n"] == 2
     assert ("acc" in figures) == ("acc" in keys)
+    # What a corpus's BLEU is made of stands in every document's row.
+    counted = ["bleu_counts" in row for row in outcome.documents]
+    assert counted == ["bleu" in keys] * 2
 
 
 @pytest.mark.usefixtures("no_hub")
@@ -250,8 +341,6 @@ def test_what_a_preset_lacks_is_said(tmp_path, monkeypatch):
     toxic = EVERY["instructgpt_realtoxicityprompts"]
     assert list(loader._preset_task(toxic)) == []
     assert loader.left_out == [
-        "evaluate.tasks: instructgpt leaves out QuAC: lm_eval has no such task",
-        "evaluate.tasks: instructgpt leaves out Reddit TL;DR summaries: lm_eval has no such task",
         "evaluate.tasks: instructgpt_realtoxicityprompts is left out: "
         "PERSPECTIVE_API_KEY is not set",
     ]

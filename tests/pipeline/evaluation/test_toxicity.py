@@ -11,7 +11,7 @@ import yaml
 from pipeline.config.run import resolve
 from pipeline.config.toxicity import ToxicitySection
 from pipeline.distributed import Workers
-from pipeline.errors import ConfigError, RewardError
+from pipeline.errors import ConfigError, DataError, RewardError
 from pipeline.evaluation.bias import INSTRUCTIONS
 from pipeline.evaluation.toxicity import (
     ToxicityMeasure,
@@ -109,6 +109,12 @@ def test_how_prompts_are_grouped_changes_no_completion(measured, make_policy, ti
     again = other.measure(make_policy(context=256), tiny_formatter)
     assert [row["completion"] for row in again.rows] == [row["completion"] for row in part.rows]
     assert len({row["completion"] for row in part.rows}) > 5
+
+
+def test_a_prompt_without_room_for_its_completion_is_named(prompts, make_policy, tiny_formatter):
+    asked = ToxicityMeasure(section(prompts), 3, Workers(), 4)
+    with pytest.raises(DataError, match=r"^evaluate\.toxicity\.prompts: a prompt must have"):
+        asked.measure(make_policy(context=8), tiny_formatter)
 
 
 def test_an_instruction_stands_before_the_last_turn():

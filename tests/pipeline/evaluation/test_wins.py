@@ -282,6 +282,23 @@ def test_a_judge_that_is_down_costs_nothing_that_was_done(trained, server, score
     assert all(shown.index(text) >= asked - 2 for text in shown[asked:]), "asked before"
 
 
+def test_a_judge_that_is_down_takes_nothing_back_that_was_measured(trained, server, scored):
+    run(trained)
+    trained["evaluate"]["prompts"] = trained["evaluate"]["prompts"][:1]
+    asked = {"against": "sft", "judge": {"url": server.url, "model": "m", "retries": 0}}
+    trained["evaluate"]["win_rates"] = asked
+    kept = server.answer
+    server.answer = lambda _: refuse(502)
+    with pytest.raises(JudgeError):
+        run(trained, force=True)
+    assert len(rows_of(trained, "completions", "ppo")) == 6
+    server.answer = kept
+    scored.clear()
+    run(trained)
+    assert scored == []
+    assert wins_of(trained)["judges"]["llm"]["prompts"] == 6
+
+
 def test_a_judge_that_gives_no_verdicts_is_no_judge(trained, server):
     server.answer = lambda _: say("I like both.")
     judge = {"url": server.url, "model": "m"}
@@ -329,3 +346,9 @@ def test_labelers_comparisons_join_the_table(trained):
     rates = wins_of(trained)["trajectories"][0]["points"][1]["win_rates"]
     assert rates["people"]["estimate"] == 1.0
     assert people["strengths"][1]["separated"]
+    # With another rival than both they stand on the policy's way alone.
+    trained["evaluate"]["win_rates"] = {"against": "pretrain"}
+    run(trained)
+    assert "people" not in wins_of(trained)["judges"]
+    rates = wins_of(trained)["trajectories"][0]["points"][1]["win_rates"]
+    assert rates["people"]["estimate"] == 1.0

@@ -1,37 +1,25 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from pipeline.config.evaluate import ReportSection
 from pipeline.config.run import RunConfig
-from pipeline.evaluation.equal_kl import compare
 from pipeline.report.best_of import lay_out_best_of
 from pipeline.report.gather import gather
 from pipeline.report.page import write_report
-
-
-def draw_rows(count: int, kl: float | None, lift: float) -> list[dict[str, Any]]:
-    draw = np.random.default_rng(5)
-    return [
-        {"prompt_id": str(i), "score": draw.normal() + lift, "utility": draw.random()}
-        | {"followed": int(draw.random() < 0.6 + lift / 10)}
-        | ({} if kl is None else {"log_ratio": kl + 0.1 * draw.normal()})
-        for i in range(40)
-        for _ in range(count)
-    ]
+from tests.pipeline.report.compared import draw_best_of
+from tests.pipeline.report.placed import read_numbers
 
 
 @pytest.fixture
 def found(run_dir: Path) -> dict[str, Any]:
-    policies = {"ppo": draw_rows(4, 0.4, 0.9), "ppo@no_ptx": draw_rows(4, 7.5, 0.2)}
-    figures = compare(draw_rows(9, None, 0), policies, [1, 2, 4, 8], seed=7)
-    found = {"stage": "sft@ppo_init", "reward": "reward", **figures}
+    found = draw_best_of()
     (run_dir / "evaluate" / "best_of.json").write_text(json.dumps(found), encoding="utf-8")
     return found
 
@@ -59,7 +47,7 @@ def test_the_table_has_best_of_n_and_every_policy(found, config) -> None:
     assert page is not None
     labels = [row.label for row in page.rows]
     assert labels == ["best of 1", "best of 2", "best of 4", "best of 8", "ppo", "ppo@no_ptx"]
-    assert (page.prompts, page.drawn, page.start) == (40, 9, "sft@ppo_init")
+    assert (page.prompts, page.start) == (40, "sft@ppo_init")
     assert list(page.palette) == ["best of n from sft@ppo_init", "ppo", "ppo@no_ptx"]
     assert [chart.title for chart in page.charts] == [
         "Score from the reward model",
@@ -74,11 +62,22 @@ def test_the_table_has_best_of_n_and_every_policy(found, config) -> None:
     assert (plain.outside, dict(plain.ahead)) == (True, {})
 
 
+def test_every_number_has_its_place(found, write, tmp_path) -> None:
+    assert found["completions"] == 9
+    write()
+    page = read_numbers(tmp_path)
+    # Four measures of four n and two policies; the KL of six, two with intervals; two sizes; one
+    # policy's differences with their intervals.
+    assert sum(section == "best-of" for section, _, _ in page.placed) == 4 * 6 + 10 + 2 + 4 * 3
+    assert not any(re.search(r"\d", text) for section, text in page.bare if section == "best-of")
+
+
 def test_the_page_shows_its_numbers(found, write) -> None:
     html, numbers = write()
     assert numbers["best_of"] == found
     section = html[html.index('<section id="best-of"') :]
     section = section[: section.index("</section>")]
+    section = re.sub(r'<span data-json="[^"]*">([^<]*)</span>', r"\1", section)
     assert section.count("outside</span>") == 4
     figures = found["policies"]["ppo"]
     followed, ahead = figures["followed"], figures["at_equal_kl"]["followed"]

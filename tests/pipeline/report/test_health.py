@@ -17,6 +17,7 @@ from pipeline.report.health import finding_table, held_out_table, time_table
 from pipeline.report.page import write_report
 from pipeline.report.sections import ppo_charts
 from pipeline.runs import Manifest
+from tests.pipeline.report.placed import read_numbers
 
 HOSTILE = "<script>alert(1)</script> \u202etxt.exe {{ 7 * 7 }} https://evil.example/"
 
@@ -53,13 +54,14 @@ def page_of(config: RunConfig, tmp_path: Path) -> tuple[str, dict]:
     write_report(config, tmp_path, config.section("report", ReportSection))
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     section = html.partition('<section id="ppo"')[2].partition("</section>")[0]
+    section = re.sub(r'<span data-json="[^"]*">([^<]*)</span>', r"\1", section)
     return section, json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
 
 
 def test_phases_are_sums_and_shares_and_rates_count_completion_tokens(config) -> None:
     write_stage(config, "ppo", [row_of(1), evaluated(2, 1.0, 2)])
     (row,) = time_table(gather(config))
-    spent = {phase.phase: (phase.seconds, phase.share) for phase in row.phases}
+    spent = {name: (phase.seconds, phase.share) for name, phase in row.phases.items()}
     assert spent == {
         "rollout": (4, 0.2),
         "score": (2, 0.1),
@@ -130,7 +132,19 @@ def test_findings_have_their_iterations_and_newest_sentence(config, tmp_path) ->
     ]
     section, numbers = page_of(config, tmp_path)
     assert re.search(r"<td>2</td><td>3</td><td>2</td><td[^>]*>far: 70\.</td>", section)
-    assert numbers["ppo_health"]["findings"][0]["course"] == ["kl", "far: 70.", 2, 3, 2]
+    assert numbers["ppo_health"]["findings"][0]["course"] == kl._asdict()
+
+
+def test_every_number_has_its_place(config, tmp_path) -> None:
+    wrong = {"doctor": {"kl": "far."}}
+    write_stage(config, "ppo", [row_of(1), evaluated(2, 2.0, 2), row_of(3) | wrong])
+    write_report(config, tmp_path, config.section("report", ReportSection))
+    page = read_numbers(tmp_path)
+    places = [place for section, place, _ in page.placed if section == "ppo"]
+    assert len(places) == len(set(places)) == 10 + 3 + 12
+    for table in ("held_out", "findings", "times"):
+        assert any(place.startswith(f"/ppo_health/{table}/0/") for place in places)
+    assert not any(re.search(r"\d", text) for section, text in page.bare if section == "ppo")
 
 
 def test_a_finding_is_text_whatever_it_says(config, tmp_path) -> None:

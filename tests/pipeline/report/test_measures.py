@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sacrebleu
 
+from pipeline.config.evaluate import ReportSection
 from pipeline.config.run import RunConfig
 from pipeline.records import read_jsonl, write_jsonl
 from pipeline.report.gather import gather
 from pipeline.report.measures import measure_table
 from pipeline.report.page import write_report
 from pipeline.report.tax import MEAN, tax_table
+from tests.pipeline.report.drawn import draw_generation, draw_translation, write_json
 
 
 @pytest.fixture
 def generation(run_dir: Path) -> np.ndarray:
     """Add a task with F1 a document and BLEU over all, at 4 shots, to base and PPO."""
-    folder = run_dir / "evaluate"
-    f1 = np.random.default_rng(4).random((2, 50)).round(2)
-    results = json.loads((folder / "results.json").read_text())
-    rows = [row for _, row in read_jsonl(folder / "documents.jsonl")]
-    for stage, values in zip(("pretrain", "ppo"), f1, strict=True):
-        results[stage]["reading"] = {
-            "4": {"f1": float(values.mean()), "bleu": 20.5, "bleu_stderr": 1.5, "n": 50}
-            | {"cut_contexts": 3}
-        }
-        rows += [
-            {"stage": stage, "task": "reading", "shots": 4, "doc": doc, "f1": float(value)}
-            | {"bleu": 1.0}
-            for doc, value in enumerate(values)
-        ]
-    (folder / "results.json").write_text(json.dumps(results))
-    write_jsonl(folder / "documents.jsonl", rows)
-    return f1
+    return draw_generation(run_dir)
 
 
 def test_a_mean_over_documents_is_compared_pairwise(config: RunConfig, generation) -> None:
@@ -136,3 +124,86 @@ def test_tasks_with_shots_of_their_own_have_means_where_they_were_measured(
     assert change is not None
     before = tax["pretrain", MEAN, None].score
     assert change.difference == pytest.approx(np.mean(by_task) - before)
+
+
+def test_bleu_is_compared_by_the_counts_of_its_documents(config: RunConfig, run_dir: Path) -> None:
+    pairs = draw_translation(run_dir)
+    rows = {row.stage: row for row in measure_table(gather(config), 0)}
+    assert [row.measure for row in rows.values()] == ["bleu", "bleu"]
+    scores = {stage: corpus_bleu(*zip(*both, strict=True)) for stage, both in pairs.items()}
+    change = rows["ppo"].change
+    assert change is not None
+    assert change.difference == pytest.approx(scores["ppo"] - scores["pretrain"])
+    assert 0 < change.low < change.difference < change.high
+    assert change.n == 60
+    assert change.p_holm == change.p < 0.05
+    assert rows["pretrain"].change is None
+    assert rows["pretrain"].stderr is not None
+    assert 0.5 < rows["pretrain"].stderr < 10
+
+
+def corpus_bleu(references: tuple[str, ...], texts: tuple[str, ...]) -> float:
+    score: float = sacrebleu.corpus_bleu(texts, [references]).score
+    return score
+
+
+def test_counts_that_do_not_give_the_figure_are_left_alone(
+    config: RunConfig, run_dir: Path
+) -> None:
+    draw_translation(run_dir)
+    path = run_dir / "evaluate" / "results.json"
+    results = json.loads(path.read_text())
+    results["ppo"]["translation"]["0"]["bleu"] += 1
+    write_json(path, results)
+    (row,) = [row for row in measure_table(gather(config), 0) if row.stage == "ppo"]
+    assert (row.change, row.stderr) == (None, None)
+
+
+def head(run_dir: Path, **figures: dict[str, float]) -> None:
+    """Give stages a task whose accuracy is its F1."""
+    path = run_dir / "evaluate" / "results.json"
+    results = json.loads(path.read_text())
+    for stage, own in figures.items():
+        cell = {"acc": own["f1"], "stderr": 0.02, "f1_stderr": 0.02, "n": 50, **own}
+        results[stage]["drop"] = {"4": cell}
+    write_json(path, results)
+
+
+def test_what_the_accuracy_stands_for_is_not_said_twice(config: RunConfig, run_dir: Path) -> None:
+    # A stage that gets nothing right has no F1 either; the other tells the two apart.
+    head(run_dir, pretrain={"f1": 0.0, "em": 0.0}, ppo={"f1": 0.4, "em": 0.3, "acc_x": 0.4})
+    found = [(row.measure, row.stage, row.value) for row in measure_table(gather(config), 0)]
+    assert found == [("acc_x", "ppo", 0.4), ("em", "pretrain", 0.0), ("em", "ppo", 0.3)]
+    head(run_dir, pretrain={"f1": 0.2, "exact_match": 0.2}, ppo={"f1": 0.4, "exact_match": 0.4})
+    assert measure_table(gather(config), 0) == []
+
+
+def test_the_spreadsheet_holds_the_rows(config: RunConfig, run_dir: Path, tmp_path: Path) -> None:
+    draw_generation(run_dir)
+    draw_translation(run_dir)
+    section = config.section("report", ReportSection)
+    write_report(config, tmp_path, section)
+    with (tmp_path / "measures.csv").open(encoding="utf-8", newline="") as lines:
+        table = list(csv.DictReader(lines))
+    rows = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["measures"]
+    assert len(table) == len(rows) == 6
+    for written, row in zip(table, rows, strict=True):
+        change = row.pop("change") or {}
+        expected = {**row, **change, "cut_contexts": row["cut"], "n": row["n"]}
+        expected["documents"] = change.get("n")
+        assert written == {
+            key: "" if expected.get(key) is None else str(expected[key]) for key in written
+        }
+    assert {row["documents"] for row in table} == {"", "50", "60"}
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "other measures in <code>measures.csv</code>" in page
+    # Without any there is none, also where an earlier report had some.
+    path = run_dir / "evaluate" / "results.json"
+    results = json.loads(path.read_text())
+    for tasks in results.values():
+        for task in ("reading", "translation"):
+            tasks.pop(task, None)
+    write_json(path, results)
+    write_report(config, tmp_path, section)
+    assert not (tmp_path / "measures.csv").exists()
+    assert "measures.csv" not in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -261,7 +261,7 @@ def test_the_reward_table_has_the_intervals_that_the_stages_wrote(drawn_report: 
     assert ends["reward model"] == (0.69, 0.744)
     assert ends["bag of words (floor)"] == (0.58, 0.64)
     assert ends["simulated labelers among themselves"] == (0.702, 0.755)
-    assert rows["bag of words (floor)"]["ahead"] == [0.106, 0.071, 0.14]
+    assert rows["bag of words (floor)"]["ahead"] == {"estimate": 0.106, "low": 0.071, "high": 0.14}
     assert rows["length (floor)"]["ahead"] is None
     verdict = " ".join(numbers_of(drawn_report)["verdict"])
     assert "+10.6 points against bag of words (95 % interval +7.1 to +14.0)." in verdict

@@ -1,4 +1,4 @@
-"""Run the laws of the board's modules that need no browser."""
+"""Run the laws of the pages' modules that need no browser."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 
-LAWS = Path(__file__).with_name("board_logic.mjs")
-STATIC = Path(__file__).parents[2] / "labeling_ui" / "static"
+HERE = Path(__file__).parent
+STATIC = HERE.parents[1] / "labeling_ui" / "static"
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-def test_the_board_keeps_its_laws(tmp_path: Path):
+@pytest.mark.parametrize("laws", ["board_logic.mjs", "compare_logic.mjs"])
+def test_a_page_keeps_its_laws(laws: str, tmp_path: Path):
     # Browsers are told that these are modules by the page; Node wants to read it here.
     (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")
     shutil.copytree(STATIC, tmp_path / "static")
-    shutil.copy(LAWS, tmp_path)
+    shutil.copy(HERE / laws, tmp_path)
     done = subprocess.run(
-        ["node", "--test", "--test-reporter=tap", LAWS.name],
+        ["node", "--test", "--test-reporter=tap", laws],
         cwd=tmp_path,
         capture_output=True,
         text=True,
