@@ -30,6 +30,10 @@ AXE = Path(__file__).parents[2] / "build" / "axe" / "node_modules" / "axe-core" 
 RUN_AXE = """async (excused) => {
   const isExcused = (rule, node) => excused.some(([name, where]) =>
     name === rule && document.querySelector(node.target[0]).matches(where));
+  // What fades in is looked at once it is there.
+  const moving = document.getAnimations().filter((one) =>
+    one.playState === "running" && one.effect.getComputedTiming().endTime < Infinity);
+  await Promise.allSettled(moving.map((one) => one.finished));
   const found = await axe.run(document, { preload: false });
   return found.violations
     .map(({ id, nodes }) => [id, nodes.filter((node) => !isExcused(id, node))])
