@@ -189,7 +189,7 @@ def _build_lab_page(store: LabelStore, accounts: Accounts, run_dir: Path | None)
 def interface_version() -> str:
     """Return the version of the labelers' page: a hash of its files, which each judgment names."""
     digest = hashlib.sha256()
-    for path in sorted(set(STATIC.glob("*.*")) - {STATIC / "lab.css"}):
+    for path in sorted(STATIC.glob("*.*")):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -16,6 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from labeling_ui.failing import Failure, wants_page
+from labeling_ui.lab_theme import LAB_SCRIPT
 from labeling_ui.policy import LAB, MOUNTS, GradioPolicy, is_gradio
 from pipeline.store.accounts import Account, Accounts
 
@@ -92,7 +93,9 @@ class Gate:
             await refusal(scope, receive, send)
             return
         passed = {**scope, ACCOUNT: account}
-        await self.app(passed, receive, GradioPolicy(send) if is_gradio(path) else send)
+        if is_gradio(path):
+            send = GradioPolicy(send, LAB_SCRIPT if path == f"{LAB}/" else b"")
+        await self.app(passed, receive, send)
 
 
 def _refuse(scope: Scope, path: str, account: Account | None) -> Response | None:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import gradio as gr
 
-LAB_HEAD = '<link rel="stylesheet" href="/static/lab.css">'
+LAB_HEAD = '<link rel="stylesheet" href="/static/lab/lab.css">'
 """What the mount of the page adds to its head."""
+LAB_SCRIPT = b'<script type="module" src="/static/lab/lab.js"></script>'
+"""What runs before Gradio's own scripts."""
 
 FONT, MONO = ("ui-sans-serif", "system-ui", "sans-serif"), ("ui-monospace", "monospace")
 PAPER, SURFACE, SUNKEN = ("#fbfaf8", "#14161a"), ("#ffffff", "#1c1f25"), ("#f3f1ec", "#101216")

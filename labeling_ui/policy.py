@@ -30,6 +30,7 @@ GRADIO_POLICY = (
     " img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; "
     "base-uri 'self'; form-action 'self'; frame-src 'none'; frame-ancestors 'none'"
 )
+HEAD = b"<head>"
 INLINE_SCRIPT = re.compile(rb"<script(?![^>]*\ssrc\s*=)[^>]*>(.*?)</script>", re.DOTALL)
 
 
@@ -50,10 +51,12 @@ class GradioPolicy:
 
     Args:
         send: where to.
+        first: what a page's head begins with: a script that must run before Gradio's own, which
+            add their ``head`` when they run already.
     """
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    def __init__(self, send: Send, first: bytes = b"") -> None:
+        self._send, self._first = send, first
         self._start: Message | None = None
         self._page = b""
 
@@ -70,6 +73,9 @@ class GradioPolicy:
             if message.get("more_body"):
                 return
             headers = MutableHeaders(scope=self._start)
+            if HEAD in self._page:
+                self._page = self._page.replace(HEAD, HEAD + self._first, 1)
+                headers["Content-Length"] = str(len(self._page))
             headers["Content-Security-Policy"] = gradio_policy(self._page)
             await self._send(self._start)
             message = {"type": "http.response.body", "body": self._page}

@@ -183,7 +183,8 @@ def test_the_version_of_the_page_changes_with_its_files(
     assert interface_version() == first
     (tmp_path / "board.js").write_text("two", encoding="utf-8")
     second = interface_version()
-    (tmp_path / "lab.css").write_text("the lead's", encoding="utf-8")
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "lab.css").write_text("the lead's", encoding="utf-8")
     assert interface_version() == second
     (tmp_path / "board.js").rename(tmp_path / "bored.js")
     assert len({first, second, interface_version()}) == 3

@@ -13,7 +13,7 @@ STATIC = HERE.parents[1] / "labeling_ui" / "static"
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-@pytest.mark.parametrize("laws", ["board_logic.mjs", "compare_logic.mjs"])
+@pytest.mark.parametrize("laws", ["board_logic.mjs", "compare_logic.mjs", "lab_logic.mjs"])
 def test_a_page_keeps_its_laws(laws: str, tmp_path: Path):
     # Browsers are told that these are modules by the page; Node wants to read it here.
     (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")

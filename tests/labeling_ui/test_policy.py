@@ -42,6 +42,14 @@ def test_gradios_page_runs_its_own_inline_scripts_and_no_others(
         assert int(answer.headers["content-length"]) == len(answer.content)
 
 
+def test_the_lab_has_a_script_before_gradios(client: TestClient, sign_in: Callable) -> None:
+    sign_in(client, "ada")
+    own = '<script type="module" src="/static/lab/lab.js"></script>'
+    assert client.get("/lab/").text.partition("<head>")[2].startswith(own)
+    assert own not in client.get("/label/").text
+    assert client.get("/static/lab/lab.js").status_code == 200
+
+
 def test_scripts_of_files_need_no_hash() -> None:
     page = b'<script src="/a.js"></script><script type="module" crossorigin src="b.js"></script>'
     assert "sha256" not in gradio_policy(page)

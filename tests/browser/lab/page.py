@@ -17,27 +17,31 @@ SETTLED, PATIENCE = 0.15, 40.0
 JOIN = re.compile("/queue/join")
 COUNT_WORK = """
 // Count what Gradio's queue is asked, and what of it is done: its answers come by a stream that
-// many questions share, and that ends whenever it likes.
+// many questions share, and that ends whenever it likes. They are read before the page has them: it
+// aborts the stream once it is told that nothing follows, and what a copy still held would be lost.
 (() => {
   const plain = window.fetch;
-  const done = new Set();
   const known = new Set();
+  const done = new Set();
   let joining = 0;
   window.countWork = () => joining + [...known].filter((id) => !done.has(id)).length;
-  async function follow(stream) {
-    const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  function watched(body) {
+    const reader = body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
-    for (;;) {
-      const { value, done: ended } = await reader.read();
-      if (ended) return;
-      text += value;
-      const messages = text.split("\\n\\n");
-      text = messages.pop();
-      for (const message of messages.filter((one) => one.startsWith("data:"))) {
-        const { msg, event_id } = JSON.parse(message.slice(5));
-        if (msg === "process_completed") done.add(event_id);
-      }
-    }
+    return new ReadableStream({
+      async pull(page) {
+        const { value, done: ended } = await reader.read();
+        if (ended) return page.close();
+        const messages = (text + value).split("\\n\\n");
+        text = messages.pop();
+        for (const message of messages.filter((one) => one.startsWith("data:"))) {
+          const { msg, event_id } = JSON.parse(message.slice(5));
+          if (msg === "process_completed") done.add(event_id);
+        }
+        page.enqueue(value);
+      },
+      cancel: (reason) => reader.cancel(reason),
+    }).pipeThrough(new TextEncoderStream());
   }
   window.fetch = async (...asked) => {
     const url = String(asked[0]?.url ?? asked[0]);
@@ -46,9 +50,7 @@ COUNT_WORK = """
     try {
       const answer = await plain(...asked);
       if (joins && answer.ok) known.add((await answer.clone().json()).event_id);
-      // A page that is left ends its streams.
-      if (url.includes("/queue/data")) follow(answer.clone().body).catch(() => {});
-      return answer;
+      return url.includes("/queue/data") ? new Response(watched(answer.body), answer) : answer;
     } finally {
       joining -= joins;
     }
