@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 from tests.browser.desk import Desk
 from tests.browser.pictures import Window
@@ -41,6 +41,8 @@ RUN_AXE = """async (excused) => {
     .map(([id, nodes]) => [id, nodes.map((node) => node.html).slice(0, 3)]);
 }"""
 Violations = Callable[..., list[Any]]
+PATIENCE = 10_000
+expect.set_options(timeout=PATIENCE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -92,7 +94,7 @@ def new_context(browser: Browser, server: Server) -> Iterator[Callable[..., Brow
 
     def open_context(**options: object) -> BrowserContext:
         context = browser.new_context(**{"viewport": DESKTOP, "locale": "en-GB", **options})
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE)
         context.on("request", note)
         context.on("page", watch)
         contexts.append(context)
