@@ -115,6 +115,12 @@ class Desk:
 
     # Saving and submitting
 
+    def lose_network(self) -> None:
+        """Take the network away, and wait until the browser's parts know that it is gone."""
+        self.page.context.set_offline(True)
+        lost = "() => fetch('/favicon.ico', { cache: 'no-store' }).then(() => false, () => true)"
+        self.page.wait_for_function(lost)
+
     def wait_saved(self) -> None:
         expect(self.state).to_have_text(re.compile(r"^Saved \d"), timeout=10_000)
 

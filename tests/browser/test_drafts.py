@@ -83,7 +83,7 @@ def test_offline_says_so_and_saves_when_it_is_back(desk: Desk, server: Server, p
     begin(desk, server, person)
     desk.wait_saved()
     context = desk.page.context
-    context.set_offline(True)
+    desk.lose_network()
     desk.page.get_by_label("Comment (may stay empty)").fill("in a tunnel")
     expect(desk.state).to_contain_text("Not saved: the server cannot be reached. Trying again in")
     desk.page.get_by_label("Comment (may stay empty)").fill("in a long tunnel")
@@ -142,7 +142,7 @@ def test_a_lost_answer_to_a_submit_makes_no_second_judgment(
 def test_a_submit_can_be_stopped_edited_and_sent(desk: Desk, server: Server, person: Person):
     begin(desk, server, person)
     desk.rank_by_key(["A", "B", "C", "D"])
-    desk.page.context.set_offline(True)
+    desk.lose_network()
     desk.main_button.click()
     desk.page.get_by_role("button", name="Stop and go on editing").click()
     desk.page.get_by_label("Comment (may stay empty)").fill("on second thought")
