@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from pipeline.artifacts import write_text
+from pipeline.closing import Closing
 from pipeline.errors import DataError, StoreError
 from pipeline.records import Prompt, Ranking, read_jsonl
 from pipeline.store import candidates, catalog, exchange, leasing, submitting, tasking
@@ -55,7 +56,7 @@ from pipeline.store.values import (
 )
 
 
-class LabelStore:
+class LabelStore(Closing):
     """Hold an open label store; a context manager that closes it.
 
     A database that fails as it is used, full or gone, leaves the context as a ``StoreError``.
@@ -95,16 +96,14 @@ class LabelStore:
         """Let go of the database."""
         self._engine.dispose()
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        """Close; an outage of the database is told in words."""
+        super().__exit__(kind, error, trace)
         told = explain_outage(self._engine, error) if isinstance(error, OperationalError) else None
         if told is not None:
             raise told from error
