@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -77,20 +78,18 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
-@pytest.fixture
-def new_context(browser: Browser, server: Server) -> Iterator[Callable[..., BrowserContext]]:
-    """Return a function that opens a browser of its own; no page may fail or leave this machine."""
+@contextmanager
+def opening(
+    browser: Browser, note: Callable[[Request], None], watch: Callable[[Page], None]
+) -> Iterator[Callable[..., BrowserContext]]:
+    """Yield a function that opens a browser of its own, and close those that it has opened.
+
+    Args:
+        browser: whose they are.
+        note: is told of every request.
+        watch: is given every page.
+    """
     contexts: list[BrowserContext] = []
-    elsewhere: list[str] = []
-    failures: list[str] = []
-
-    def note(request: Request) -> None:
-        url = urlsplit(request.url)
-        if url.scheme in ("http", "https", "ws", "wss") and url.port != server.port:
-            elsewhere.append(request.url)
-
-    def watch(page: Page) -> None:
-        page.on("pageerror", lambda error: failures.append(str(error)))
 
     def open_context(**options: object) -> BrowserContext:
         context = browser.new_context(**{"viewport": DESKTOP, "locale": "en-GB", **options})
@@ -103,6 +102,24 @@ def new_context(browser: Browser, server: Server) -> Iterator[Callable[..., Brow
     yield open_context
     for context in contexts:
         context.close()
+
+
+@pytest.fixture
+def new_context(browser: Browser, server: Server) -> Iterator[Callable[..., BrowserContext]]:
+    """Return a function that opens a browser of its own; no page may fail or leave this machine."""
+    elsewhere: list[str] = []
+    failures: list[str] = []
+
+    def note(request: Request) -> None:
+        url = urlsplit(request.url)
+        if url.scheme in ("http", "https", "ws", "wss") and url.port != server.port:
+            elsewhere.append(request.url)
+
+    def watch(page: Page) -> None:
+        page.on("pageerror", lambda error: failures.append(str(error)))
+
+    with opening(browser, note, watch) as open_context:
+        yield open_context
     assert elsewhere == []
     assert failures == []
 

@@ -107,13 +107,19 @@ def impatient(monkeypatch):
     monkeypatch.setattr(serving_turns, "LIMIT", 0.0)
 
 
+def with_one_in_line(ask, other, memory_bytes):
+    """Return an office where 1 answers at length, and 2 waits for what another model needs."""
+    office = Office(memory_bytes=memory_bytes)
+    fill(office, ask, 1, decoding=MIDDLE)
+    line_up(office, ask, 2, model=other)
+    return office
+
+
 def test_what_does_not_fit_beside_the_others_waits_and_those_behind_it_do_not(
     ask, two_folders, memory_for
 ):
     first, other = two_folders
-    office = Office(memory_bytes=memory_for(MIDDLE, SHORT))
-    fill(office, ask, 1, decoding=MIDDLE)
-    line_up(office, ask, 2, model=other)
+    office = with_one_in_line(ask, other, memory_for(MIDDLE, SHORT))
     office.desk.put(3, ask(model=first))
     office.answer(3)
     assert not office.about(1, Done)
@@ -159,9 +165,7 @@ def test_who_waited_for_long_is_passed_by_those_who_do_not_make_it_wait_longer(
     ask, two_folders, memory_for
 ):
     first, other = two_folders
-    office = Office(memory_bytes=memory_for(MIDDLE, SHORT))
-    fill(office, ask, 1, decoding=MIDDLE)
-    line_up(office, ask, 2, model=other)
+    office = with_one_in_line(ask, other, memory_for(MIDDLE, SHORT))
     office.desk.put(3, ask(model=first))
     office.desk.put(4, DistributionRequest(str(first), PROMPT.messages))
     office.answer(3, 4)
@@ -176,9 +180,7 @@ def test_who_waits_is_passed_for_some_time_by_all_whose_models_are_read(
 ):
     first, other = two_folders
     monkeypatch.setattr(serving_turns, "LIMIT", 60.0)
-    office = Office(memory_bytes=memory_for(MIDDLE, MIDDLE))
-    fill(office, ask, 1, decoding=MIDDLE)
-    line_up(office, ask, 2, model=other)
+    office = with_one_in_line(ask, other, memory_for(MIDDLE, MIDDLE))
     fill(office, ask, 3, decoding=MIDDLE, model=first)
     assert not office.about(1, Done)
     assert not office.about(2, Token)
@@ -189,9 +191,7 @@ def test_who_waited_for_long_is_passed_by_none_that_may_take_longer_than_those_a
     ask, two_folders, memory_for
 ):
     first, other = two_folders
-    office = Office(memory_bytes=memory_for(MIDDLE, MIDDLE))
-    fill(office, ask, 1, decoding=MIDDLE)
-    line_up(office, ask, 2, model=other)
+    office = with_one_in_line(ask, other, memory_for(MIDDLE, MIDDLE))
     line_up(office, ask, 3, decoding=MIDDLE, model=first)
     office.desk.put(1, Cancel())
     office.answer(2, 3)

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 from pipeline.config.evaluate import ReportSection
 from pipeline.records import read_jsonl, write_jsonl
 from pipeline.report.page import write_report
-from tests.browser.conftest import DESKTOP
+from tests.browser.conftest import opening
 from tests.browser.hostile import HOSTILE
 from tests.pipeline.report.compared import draw_best_of, draw_win_rates
 from tests.pipeline.report.drawn import (
@@ -87,7 +87,6 @@ def new_context(browser: Browser, report: Path) -> Iterator[Callable[..., Browse
 
     Nor may it fail, or say anything on the console.
     """
-    contexts: list[BrowserContext] = []
     asked: list[str] = []
     failures: list[str] = []
 
@@ -99,16 +98,7 @@ def new_context(browser: Browser, report: Path) -> Iterator[Callable[..., Browse
         page.on("pageerror", lambda error: failures.append(str(error)))
         page.on("console", note)
 
-    def open_context(**options: object) -> BrowserContext:
-        context = browser.new_context(**{"viewport": DESKTOP, "locale": "en-GB", **options})
-        context.set_default_timeout(10_000)
-        context.on("request", lambda request: asked.append(request.url))
-        context.on("page", watch)
-        contexts.append(context)
-        return context
-
-    yield open_context
-    for context in contexts:
-        context.close()
+    with opening(browser, lambda request: asked.append(request.url), watch) as open_context:
+        yield open_context
     assert set(asked) == {report.as_uri()}
     assert failures == []
